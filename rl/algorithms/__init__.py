@@ -1,0 +1,1 @@
+"""Learning algorithms over tensors and Gymnasium environments; nothing here knows what a market is."""

@@ -1,0 +1,1 @@
+"""Applications built on the core; they do not import each other."""

@@ -1,0 +1,1 @@
+"""The work behind run_training.py, run_backtest.py and `python -m rl`."""

@@ -1,0 +1,278 @@
+"""`run_backtest.py`: models, data, replays, report."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rl.apps.commands.console import Console
+from rl.apps.commands.symbols import (
+    KnownSymbols,
+    bring_up_to_date,
+    chosen_symbols,
+    instrument_of,
+    known_symbols,
+)
+from rl.backtest.config import BacktestConfig, load_backtest_config
+from rl.backtest.engine import replay_policy
+from rl.backtest.result import SymbolResult, portfolio_figures, symbol_result
+from rl.checkpoints.checkpoint import STAGES as MODEL_STAGES
+from rl.checkpoints.checkpoint import Checkpoint, stage_file
+from rl.checkpoints.predictor import Predictor
+from rl.checkpoints.registry import Found, best_available
+from rl.common.errors import DATA, GATE_STOPPED, OK, CheckpointError, DataError, StagegateError
+from rl.common.runlog import RunLog
+from rl.common.seeding import generator
+from rl.features.processed_store import ProcessOutcome, load_processed
+from rl.market.bars import Bars
+from rl.market.calendars import calendar
+from rl.market.instruments import FoundInstrument, InstrumentBook, load_instruments
+from rl.market.splits import Splits
+from rl.reporting.backtest_report import checked_report_files, text_report, write_actions, write_reports
+from rl.trading.rules import TradingRules, rules_for
+
+
+def backtest(options: argparse.Namespace) -> int:
+    """Backtest what the options ask for; return the exit code."""
+    config = _config(options)
+    checked_report_files(options.report_file)
+    book = load_instruments(*options.instruments)
+    known = known_symbols(
+        options.raw_data_dir,
+        options.processed_data_dir,
+        raw_dir_was_given=options.raw_data_dir != Path("data/raw"),
+    )
+    symbols = _symbols_with_models(options, known)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    with RunLog(options.reports_dir / "runs" / f"{stamp}-backtest" / "run.jsonl") as log:
+        console = Console(log, as_json=options.json, quiet=options.quiet)
+        problems: dict[str, StagegateError] = {}
+        if options.process_data:
+            symbols = _process(symbols, known, book, options, console, problems)
+        done: list[tuple[SymbolResult, Bars]] = []
+        for symbol in symbols:
+            try:
+                found = best_available(options.models_dir, symbol, options.stage)
+                instrument = instrument_of(symbol, book, known.raw)
+                if not options.dry_run:
+                    done.append(_backtest_symbol(symbol, found, instrument, options, config))
+            except StagegateError as error:
+                _problem(symbol, error, console, problems)
+        if options.dry_run:
+            console.result(f"Dry run: {len(symbols) - len(problems)} symbols would be tested; nothing was.")
+        elif done:
+            _report(done, options, console)
+    if problems:
+        return max(error.exit_code for error in problems.values())
+    if options.strict and not all(result.model["promoted"] for result, _ in done):
+        return GATE_STOPPED
+    return OK if options.dry_run or done else DATA
+
+
+def _config(options: argparse.Namespace) -> BacktestConfig:
+    config = load_backtest_config(options.config, overrides=options.overrides)
+    given = {
+        name: value
+        for name, value in (("initial_capital", options.initial_capital), ("split", options.split))
+        if value is not None
+    }
+    return config.model_copy(update=given)
+
+
+def _symbols_with_models(options: argparse.Namespace, known: KnownSymbols) -> list[str]:
+    """Return the symbols asked for; `all` means every known symbol that has a model."""
+    symbols = chosen_symbols(options.symbols, known, options.raw_data_dir)
+    if options.symbols != ["all"]:
+        return symbols
+    with_model = [
+        symbol
+        for symbol in symbols
+        if any((options.models_dir / stage_file(symbol, stage)).exists() for stage in MODEL_STAGES)
+    ]
+    if not with_model:
+        raise CheckpointError(
+            f"no symbol of {options.raw_data_dir} or {options.processed_data_dir} has a model in {options.models_dir}.\n"
+            "  Train first: python run_training.py --symbols all"
+        )
+    return with_model
+
+
+def _process(
+    symbols: list[str],
+    known: KnownSymbols,
+    book: InstrumentBook,
+    options: argparse.Namespace,
+    console: Console,
+    problems: dict[str, StagegateError],
+) -> list[str]:
+    def told(outcome: ProcessOutcome) -> None:
+        console.event("processed", symbol=outcome.symbol, action=outcome.action, seconds=outcome.seconds)
+        if outcome.action != "unchanged":
+            console.say(f"{outcome.symbol}: {outcome.action}, {outcome.bars:,} bars in {outcome.seconds:.1f} s")
+
+    return bring_up_to_date(
+        symbols,
+        known,
+        book,
+        options.processed_data_dir,
+        on_outcome=told,
+        on_problem=lambda symbol, error: _problem(symbol, error, console, problems),
+    )
+
+
+def _problem(
+    symbol: str, error: StagegateError, console: Console, problems: dict[str, StagegateError]
+) -> None:
+    problems[symbol] = error
+    console.event("symbol_failed", symbol=symbol, kind=type(error).__name__, error=str(error))
+    console.warn(f"{symbol}: {error}")
+
+
+def _backtest_symbol(
+    symbol: str,
+    found: Found,
+    instrument: FoundInstrument,
+    options: argparse.Namespace,
+    config: BacktestConfig,
+) -> tuple[SymbolResult, Bars]:
+    checkpoint = found.checkpoint
+    processed = load_processed(symbol, options.processed_data_dir)
+    bars = processed.bars
+    predictor = Predictor(checkpoint)
+    market = predictor.market(bars, processed.features)
+    rules, notes = _rules(checkpoint, instrument)
+    window, seen = _window(checkpoint, bars, config.split)
+    usable = [row for row in range(*window) if market.tradable[row]]
+    if len(usable) < 2:
+        raise DataError(f"{symbol}: the {config.split} window has no bar with all features defined")
+    window = (usable[0], window[1])
+    prepared = predictor.policy_for(
+        market,
+        rules,
+        span_start=window[0],
+        capital=config.initial_capital,
+        adapt_before_use=not options.no_adapt,
+    )
+    replay = replay_policy(
+        market,
+        window,
+        rules,
+        prepared.packed,
+        scheme=checkpoint.action_scheme,
+        capital=config.initial_capital,
+    )
+    if prepared.note:
+        notes.append(f"stage-3 model {prepared.note}")
+    if processed.meta["data_hash"] != checkpoint.data_hash:
+        notes.append("the raw file has changed since this model was trained; windows are found by their dates")
+    return (
+        symbol_result(
+            bars=bars,
+            market=market,
+            window=window,
+            rules=rules,
+            scheme=checkpoint.action_scheme,
+            replay=replay,
+            model=_model_facts(found),
+            span={
+                "from": str(bars.label[window[0]]),
+                "to": str(bars.label[replay.stop - 1]),
+                "split": config.split,
+                "bars": replay.stop - window[0],
+                "sessions": int(len(set(bars.session[window[0] : replay.stop].tolist()))),
+                "seen_in_training_or_choosing": seen,
+            },
+            instrument={
+                "name": instrument.instrument.name,
+                "asset_class": instrument.instrument.asset_class,
+                "currency": instrument.instrument.currency,
+                "matched": instrument.matched,
+                "rules": rules.as_dict(),
+            },
+            sessions_per_year=calendar(instrument.instrument.calendar).sessions_per_year,
+            generator=generator(config.seed, "random baseline", symbol),
+            random_draws=config.random_baseline_seeds,
+            frontier_bp=config.cost_frontier_bp,
+            notes=notes,
+        ),
+        bars,
+    )
+
+
+def _rules(checkpoint: Checkpoint, instrument: FoundInstrument) -> tuple[TradingRules, list[str]]:
+    """Return today's costs with the model's own exits and sizing, and a note on every cost that differs now."""
+    trained = TradingRules(**checkpoint.trading["rules"])
+    now = rules_for(instrument.instrument, exposure=trained.exposure, bar_volatility=trained.bar_volatility)
+    own = {
+        name: getattr(trained, name)
+        for name in (
+            "ruin_level",
+            "stop_loss",
+            "take_profit",
+            "trailing_stop",
+            "exits_in_atr",
+            "weight_log_equity",
+            "weight_drawdown",
+            "weight_turnover",
+        )
+    }
+    rules = replace(now, **own)
+    changed = [
+        f"{name} {getattr(trained, name):g} -> {getattr(rules, name):g}"
+        for name in TradingRules.__dataclass_fields__
+        if getattr(trained, name) != getattr(rules, name)
+    ]
+    return rules, ([f"costs or limits differ from training: {', '.join(changed)}"] if changed else [])
+
+
+def _window(checkpoint: Checkpoint, bars: Bars, split: str) -> tuple[tuple[int, int], bool]:
+    """Return the rows of a split as the checkpoint dates it, and whether training or choosing has seen them.
+
+    Bars later than the file the model was trained on belong to the test window: nobody has seen them.
+    """
+    boundaries = {name: value for name, value in checkpoint.splits.items() if isinstance(value, dict)}
+    splits = Splits.from_boundaries(bars, boundaries)
+    if split == "all":
+        return (0, len(bars)), True
+    window = getattr(splits, split)
+    stop = len(bars) if split == "test" else window.stop
+    return (window.start, stop), split != "test"
+
+
+def _model_facts(found: Found) -> dict[str, Any]:
+    checkpoint = found.checkpoint
+    verdict = checkpoint.verdict
+    promoted = checkpoint.stage == "final" and checkpoint.passed
+    level = verdict.get("level", "gate")
+    text = f"{level} {verdict.get('outcome', 'not judged')}"
+    if not promoted:
+        text += ", not promoted" if checkpoint.stage != "final" else ", UNPROVEN"
+    return {
+        "file": str(found.path),
+        "stage": checkpoint.champion_of or checkpoint.stage,
+        "verdict": verdict.get("outcome"),
+        "verdict_text": text,
+        "promoted": promoted,
+        "headline": found.headline,
+        "data_hash": checkpoint.data_hash,
+    }
+
+
+def _report(
+    done: list[tuple[SymbolResult, Bars]], options: argparse.Namespace, console: Console
+) -> None:
+    results = [result for result, _ in done]
+    portfolio = portfolio_figures(results)
+    console.say(text_report(results, portfolio))
+    write_reports(options.report_file, results, portfolio)
+    if options.actions_file:
+        write_actions(options.actions_file, done)
+    for result in results:
+        console.event(
+            "symbol_done", symbol=result.symbol, model=result.model, metrics=result.figures.as_dict()
+        )
+    for path in [*options.report_file, *([options.actions_file] if options.actions_file else [])]:
+        console.result(f"written: {path}")

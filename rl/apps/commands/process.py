@@ -1,0 +1,47 @@
+"""`python -m rl process`: check raw files and compute their features."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rl.apps.commands.symbols import bring_up_to_date, chosen_symbols, known_symbols
+from rl.common.errors import DATA, OK, DataError, StagegateError
+from rl.features.processed_store import ProcessOutcome
+from rl.market.instruments import load_instruments
+
+
+def process_files(options: argparse.Namespace) -> int:
+    """Process what the options ask for; return the exit code."""
+    book = load_instruments(*options.instruments)
+    known = known_symbols(
+        options.raw_data_dir,
+        options.processed_data_dir,
+        raw_dir_was_given=options.raw_data_dir != Path("data/raw"),
+    )
+    symbols = chosen_symbols(options.symbols, known, options.raw_data_dir)
+    without_raw = [symbol for symbol in symbols if symbol not in known.raw]
+    if without_raw and options.symbols != ["all"]:
+        raise DataError(f"{', '.join(without_raw)}: there is no raw file in {options.raw_data_dir}")
+    failed: list[str] = []
+
+    def told(outcome: ProcessOutcome) -> None:
+        print(f"{outcome.symbol}: {outcome.action}, {outcome.bars:,} bars, {outcome.seconds:.1f} s")
+        if not options.quiet:
+            for note in outcome.notes:
+                print(f"  note: {note}")
+
+    def refused(symbol: str, error: StagegateError) -> None:
+        failed.append(symbol)
+        print(f"{symbol}: refused: {error}")
+
+    bring_up_to_date(
+        [symbol for symbol in symbols if symbol in known.raw],
+        known,
+        book,
+        options.processed_data_dir,
+        force=options.force,
+        on_outcome=told,
+        on_problem=refused,
+    )
+    return DATA if failed else OK

@@ -1,0 +1,109 @@
+"""Which symbols a command is about, and bringing their processed files up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rl.common.errors import DataError, StagegateError, UsageError, nearest
+from rl.common.paths import checked_symbol
+from rl.features.processed_store import ProcessOutcome, process
+from rl.market.ingest import discover
+from rl.market.instruments import FoundInstrument, InstrumentBook
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownSymbols:
+    """Every symbol with a raw file or a processed one."""
+
+    raw: dict[str, Path]
+    processed: frozenset[str]
+
+    def names(self) -> list[str]:
+        """Return all of them, sorted."""
+        return sorted({*self.raw, *self.processed})
+
+
+def known_symbols(raw_dir: Path, processed_dir: Path, *, raw_dir_was_given: bool) -> KnownSymbols:
+    """Return what there is in both folders.
+
+    Raises:
+        DataError: The raw folder was asked for and does not exist.
+    """
+    if not raw_dir.is_dir() and raw_dir_was_given:
+        raise DataError(
+            f"the folder {raw_dir} does not exist; --raw-data-dir has to name the folder with your price files"
+        )
+    raw = discover(raw_dir) if raw_dir.is_dir() else {}
+    processed = frozenset(path.stem for path in processed_dir.glob("*.parquet"))
+    return KnownSymbols(raw=raw, processed=processed)
+
+
+def chosen_symbols(asked: Sequence[str], known: KnownSymbols, raw_dir: Path) -> list[str]:
+    """Return the symbols asked for, `all` meaning every known one.
+
+    Raises:
+        UsageError: A name cannot be a symbol.
+        DataError: A name is not known, or there is no symbol at all; the nearest names are suggested.
+    """
+    names = known.names()
+    if any(text.casefold() == "all" for text in asked) and "all" not in names:
+        if len(asked) > 1:
+            raise UsageError(f"--symbols: give `all` or names, not both (got {' '.join(asked)})")
+        if not names:
+            raise DataError(
+                f"there is no price file in {raw_dir}. Put <symbol>.csv, .csv.gz or .parquet files there (columns "
+                "datetime, open, high, low, close; volume optional), or name another folder with --raw-data-dir."
+            )
+        return names
+    found = list(dict.fromkeys(checked_symbol(text) for text in asked))
+    unknown = [name for name in found if name not in names]
+    if unknown:
+        raise DataError("\n".join(_unknown(name, names, raw_dir) for name in unknown))
+    return found
+
+
+def _unknown(name: str, names: list[str], raw_dir: Path) -> str:
+    close = nearest(name, names)
+    if close:
+        return f"{name}: no such symbol in {raw_dir}; did you mean {', '.join(close)}?"
+    if not names:
+        return f"{name}: no such symbol; {raw_dir} holds no price file"
+    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    return f"{name}: no such symbol in {raw_dir}; there are: {shown}"
+
+
+def instrument_of(symbol: str, book: InstrumentBook, raw: dict[str, Path]) -> FoundInstrument:
+    """Return the instrument of a symbol; its raw file's folder may name the class."""
+    folder = raw[symbol].parent.name if symbol in raw else None
+    return book.find(symbol, folder)
+
+
+def bring_up_to_date(
+    symbols: Sequence[str],
+    known: KnownSymbols,
+    book: InstrumentBook,
+    processed_dir: Path,
+    *,
+    force: bool = False,
+    on_outcome: Callable[[ProcessOutcome], None],
+    on_problem: Callable[[str, StagegateError], None],
+) -> list[str]:
+    """Process every raw file that is new or changed; return the symbols that are ready.
+
+    A symbol whose raw file is bad is reported and left out; the others go on.
+    """
+    ready = []
+    for symbol in symbols:
+        if symbol not in known.raw:
+            ready.append(symbol)
+            continue
+        try:
+            found = instrument_of(symbol, book, known.raw)
+            on_outcome(process(symbol, known.raw[symbol], found.instrument, processed_dir, force=force))
+        except StagegateError as error:
+            on_problem(symbol, error)
+            continue
+        ready.append(symbol)
+    return ready

@@ -1,0 +1,288 @@
+"""`run_training.py`: plan, data, sequences, report."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rl import __version__
+from rl.apps.commands.console import Console, TrainingListener
+from rl.apps.commands.options import chosen_stages
+from rl.apps.commands.symbols import bring_up_to_date, chosen_symbols, instrument_of, known_symbols
+from rl.common.atomic_files import sweep_stray_files, write_text
+from rl.common.errors import DATA, GATE_STOPPED, OK, StagegateError
+from rl.common.runlog import RunLog
+from rl.common.threads import use_one_thread
+from rl.features.processed_store import ProcessOutcome
+from rl.market.instruments import InstrumentBook, load_instruments
+from rl.reporting.training_report import summary_table, windows_table, write_training_report
+from rl.stages.evidence import EvidenceLedger
+from rl.stages.plan import Plan, load_plan, plan_settings
+from rl.stages.sequence import SymbolOutcome, run_sequence
+from rl.stages.symbol_data import SymbolData, prepare
+
+LEDGER_NAME = "evidence_ledger.jsonl"
+"""In the reports folder: deleting models does not make windows fresh again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One symbol's work, complete enough to be done in another process."""
+
+    symbol: str
+    others: tuple[str, ...]
+    held_out: str | None
+    plan: Plan
+    book: InstrumentBook
+    raw: dict[str, Path]
+    processed_dir: Path
+    models_dir: Path
+    ledger: Path
+    run_name: str
+    stages: tuple[str, ...]
+    log: Path
+    as_json: bool
+    quiet: bool
+    bars: bool
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train what the options ask for; return the exit code."""
+    overrides = [*options.overrides, *([f"seed={options.seed}"] if options.seed is not None else [])]
+    if options.print_config:
+        for setting in plan_settings(options.config, overrides=overrides, profile=options.profile):
+            print(setting)
+        return OK
+    plan = load_plan(options.config, overrides=overrides, profile=options.profile)
+    stages = chosen_stages(options.stages)
+    book = load_instruments(*options.instruments)
+    known = known_symbols(
+        options.raw_data_dir,
+        options.processed_data_dir,
+        raw_dir_was_given=options.raw_data_dir != Path("data/raw"),
+    )
+    symbols = chosen_symbols(options.symbols, known, options.raw_data_dir)
+    run_name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S") + f"-{options.profile}-s{plan.seed}"
+    folder = options.reports_dir / "runs" / run_name
+    with RunLog(folder / "run.jsonl") as log:
+        console = Console(log, as_json=options.json, quiet=options.quiet)
+        console.event("run_started", run=run_name, version=__version__, command=sys.argv, symbols=symbols)
+        console.say(
+            f"Stagegate {__version__}   seed {plan.seed}   plan {options.config} ({options.profile})   run {folder}"
+        )
+        write_text(folder / "config.resolved.yaml", plan.resolved_yaml())
+        problems: dict[str, StagegateError] = {}
+        ready = _processed(symbols, known, book, options, console, problems)
+        data = _prepared(ready, plan, book, known.raw, options.processed_data_dir, console, problems)
+        for table_line in windows_table(list(data.values())):
+            console.say(table_line)
+        if options.dry_run:
+            return _after_dry_run(console, data, stages, problems)
+        if options.models_dir.is_dir():
+            sweep_stray_files(options.models_dir)
+        jobs = [
+            _Job(
+                symbol=symbol,
+                others=_others(symbol, list(data)),
+                held_out=_held_out(symbol, list(data)),
+                plan=plan,
+                book=book,
+                raw=known.raw,
+                processed_dir=options.processed_data_dir,
+                models_dir=options.models_dir,
+                ledger=options.reports_dir / LEDGER_NAME,
+                run_name=run_name,
+                stages=stages,
+                log=folder / "run.jsonl",
+                as_json=options.json,
+                quiet=options.quiet,
+                bars=sys.stderr.isatty() and options.jobs == 1 and not (options.json or options.quiet),
+            )
+            for symbol in data
+        ]
+        outcomes = _run(jobs, options.jobs, data, console, problems)
+        if outcomes:
+            _report(outcomes, plan, folder, options, console)
+        return _exit_code(outcomes, problems, strict=options.strict)
+
+
+def _processed(
+    symbols: Sequence[str],
+    known,  # noqa: ANN001
+    book: InstrumentBook,
+    options: argparse.Namespace,
+    console: Console,
+    problems: dict[str, StagegateError],
+) -> list[str]:
+    def told(outcome: ProcessOutcome) -> None:
+        console.event(
+            "processed",
+            symbol=outcome.symbol,
+            action=outcome.action,
+            bars=outcome.bars,
+            seconds=outcome.seconds,
+            notes=list(outcome.notes),
+        )
+        if outcome.action != "unchanged":
+            console.say(f"{outcome.symbol}: {outcome.action}, {outcome.bars:,} bars in {outcome.seconds:.1f} s")
+            for note in outcome.notes:
+                console.say(f"  note: {note}")
+
+    return bring_up_to_date(
+        symbols,
+        known,
+        book,
+        options.processed_data_dir,
+        on_outcome=told,
+        on_problem=lambda symbol, error: _problem(symbol, error, console, problems),
+    )
+
+
+def _problem(
+    symbol: str, error: StagegateError, console: Console, problems: dict[str, StagegateError]
+) -> None:
+    problems[symbol] = error
+    console.event("symbol_failed", symbol=symbol, kind=type(error).__name__, error=str(error))
+    console.warn(f"{symbol}: {error}")
+
+
+def _prepared(
+    symbols: Sequence[str],
+    plan: Plan,
+    book: InstrumentBook,
+    raw: dict[str, Path],
+    processed_dir: Path,
+    console: Console,
+    problems: dict[str, StagegateError],
+) -> dict[str, SymbolData]:
+    data = {}
+    for symbol in symbols:
+        try:
+            data[symbol] = prepare(
+                symbol, plan.for_symbol(symbol), instrument_of(symbol, book, raw), processed_dir
+            )
+        except StagegateError as error:
+            _problem(symbol, error, console, problems)
+    return data
+
+
+def _after_dry_run(
+    console: Console,
+    data: dict[str, SymbolData],
+    stages: Sequence[str],
+    problems: dict[str, StagegateError],
+) -> int:
+    console.result(
+        f"Dry run: {len(data)} symbols would be trained through {', '.join(stages)}; nothing was trained."
+    )
+    return DATA if problems else OK
+
+
+def _others(symbol: str, symbols: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in symbols if name not in (symbol, _held_out(symbol, symbols)))
+
+
+def _held_out(symbol: str, symbols: Sequence[str]) -> str | None:
+    """Return the symbol kept out of meta-training: the last of at least two others."""
+    others = [name for name in symbols if name != symbol]
+    return others[-1] if len(others) >= 2 else None
+
+
+def _run(
+    jobs: Sequence[_Job],
+    workers: int,
+    data: dict[str, SymbolData],
+    console: Console,
+    problems: dict[str, StagegateError],
+) -> list[SymbolOutcome]:
+    outcomes: dict[str, SymbolOutcome] = {}
+    if workers == 1 or len(jobs) == 1:
+        for number, job in enumerate(jobs, start=1):
+            console.say(f"[{number}/{len(jobs)}] {job.symbol}")
+            try:
+                outcomes[job.symbol] = _sequence(job, data, console)
+            except StagegateError as error:
+                _problem(job.symbol, error, console, problems)
+    else:
+        # Fresh interpreters: a forked one would inherit torch's and numba's threads half-alive.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+            waiting = {pool.submit(_in_worker, job): job.symbol for job in jobs}
+            for future in as_completed(waiting):
+                try:
+                    outcomes[waiting[future]] = future.result()
+                except StagegateError as error:
+                    _problem(waiting[future], error, console, problems)
+    return [outcomes[job.symbol] for job in jobs if job.symbol in outcomes]
+
+
+def _in_worker(job: _Job) -> SymbolOutcome:
+    use_one_thread()
+    names = [job.symbol, *job.others, *([job.held_out] if job.held_out else [])]
+    data = {
+        name: prepare(
+            name, job.plan.for_symbol(name), instrument_of(name, job.book, job.raw), job.processed_dir
+        )
+        for name in names
+    }
+    with RunLog(job.log) as log:
+        return _sequence(job, data, Console(log, as_json=job.as_json, quiet=job.quiet))
+
+
+def _sequence(job: _Job, data: dict[str, SymbolData], console: Console) -> SymbolOutcome:
+    return run_sequence(
+        data[job.symbol],
+        job.plan.for_symbol(job.symbol),
+        others=[data[name] for name in job.others],
+        held_out=data[job.held_out] if job.held_out else None,
+        stages=job.stages,
+        models_dir=job.models_dir,
+        ledger=EvidenceLedger(job.ledger),
+        listener=TrainingListener(console, bars=job.bars),
+        run_name=job.run_name,
+    )
+
+
+def _report(
+    outcomes: Sequence[SymbolOutcome],
+    plan: Plan,
+    folder: Path,
+    options: argparse.Namespace,
+    console: Console,
+) -> None:
+    console.result("")
+    for line in summary_table(outcomes):
+        console.result(line)
+    if plan.monitoring.generate_reports:
+        for path in write_training_report(outcomes, plan, folder):
+            console.result(f"report: {path}")
+    for outcome in outcomes:
+        console.event(
+            "symbol_done",
+            symbol=outcome.symbol,
+            champion=outcome.champion,
+            promoted=bool(outcome.promotion and outcome.promotion.passed),
+            stopped=outcome.stopped,
+            seconds=outcome.seconds,
+        )
+    names = " ".join(outcome.symbol for outcome in outcomes)
+    raw = f" --raw-data-dir {options.raw_data_dir}" if options.raw_data_dir != Path("data/raw") else ""
+    console.result(f"Next: python run_backtest.py --symbols {names}{raw} --report-file backtest_report.txt")
+
+
+def _exit_code(
+    outcomes: Sequence[SymbolOutcome], problems: dict[str, StagegateError], *, strict: bool
+) -> int:
+    if problems:
+        return max(error.exit_code for error in problems.values())
+    if any(outcome.gate_stopped for outcome in outcomes):
+        return GATE_STOPPED
+    if strict and not all(outcome.everything_passed for outcome in outcomes):
+        return GATE_STOPPED
+    return OK

@@ -1,0 +1,263 @@
+"""What a replay amounts to: one set of figures for strategy and baselines alike, and the portfolio of all symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rl.backtest.baselines import Baseline, baselines
+from rl.backtest.engine import Replay, replay_actions
+from rl.market.bars import Bars
+from rl.trading import metrics
+from rl.trading.kernel import COSTS, REASONS, REFUSALS
+from rl.trading.ledger import LOG_PRICE, LOG_UNITS
+from rl.trading.market_arrays import MarketArrays
+from rl.trading.rules import TradingRules
+
+NS_PER_YEAR = 365.25 * 86400e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Every figure of one replay. Fractions, money in account currency; None where it cannot be computed."""
+
+    values: dict[str, float | int | None]
+    not_computed: dict[str, str]
+    """Why, for every None in `values`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures with the reasons beside them, ready for JSON."""
+        return {**self.values, "not_computed": self.not_computed}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SymbolResult:
+    """One symbol's backtest."""
+
+    symbol: str
+    model: dict[str, Any]
+    """file, stage, verdict and the note for the headline."""
+    span: dict[str, Any]
+    """from, to, split, bars, sessions, and whether any bar was seen in training or selection."""
+    instrument: dict[str, Any]
+    replay: Replay
+    session_returns: np.ndarray
+    session_close: np.ndarray
+    """Close time of each session's last bar, UTC ns. (S,)"""
+    session_equity: np.ndarray
+    figures: Figures
+    baselines: dict[str, dict[str, Any]]
+    cost_frontier: list[dict[str, float | None]]
+    exits: dict[str, int]
+    notes: tuple[str, ...] = field(default=())
+
+
+def figures_of(replay: Replay, session: np.ndarray, sessions_per_year: float) -> Figures:
+    """Return every figure of one replay.
+
+    Args:
+        replay: What the account did.
+        session: Session number of every bar of the market. (T,)
+        sessions_per_year: 252 for exchanges, 365 for round-the-clock markets.
+    """
+    inside = session[replay.start : replay.stop]
+    returns = metrics.session_returns(replay.equity, inside, replay.capital)
+    sessions = len(returns)
+    trades = replay.trades
+    final = float(replay.equity[-1])
+    growth = metrics.cagr(replay.capital, final, sessions, sessions_per_year)
+    drawdown = metrics.max_drawdown(replay.equity)
+    low, high = metrics.sharpe_interval(returns, sessions_per_year)
+    wins = float(np.sum(trades.net_pnl > 0))
+    win_low, win_high = metrics.wilson_interval(wins, len(trades))
+    traded = np.abs(replay.fill_log[:, LOG_UNITS] * replay.fill_log[:, LOG_PRICE])
+    values, reasons = metrics.figures(
+        total_return=final / replay.capital - 1.0,
+        final_equity=final,
+        total_pnl=final - replay.capital,
+        annual_return=growth,
+        sharpe_ratio=metrics.sharpe_ratio(returns, sessions_per_year),
+        sharpe_low=low,
+        sharpe_high=high,
+        sortino_ratio=metrics.sortino_ratio(returns, sessions_per_year),
+        max_drawdown=drawdown,
+        calmar_ratio=metrics.calmar(growth, drawdown),
+        win_rate=metrics.win_rate(trades.net_pnl),
+        win_rate_low=win_low,
+        win_rate_high=win_high,
+        break_even_win_rate=metrics.break_even_win_rate(trades.net_pnl),
+        profit_factor=metrics.profit_factor(trades.net_pnl),
+        payoff_ratio=metrics.payoff_ratio(trades.net_pnl),
+        expectancy=metrics.expectancy(trades.net_pnl),
+        average_holding_bars=metrics.average_holding_bars(trades.entry_bar, trades.exit_bar),
+        exposure=metrics.exposure(replay.held),
+        turnover_per_year=metrics.turnover(traded, replay.equity, sessions, sessions_per_year),
+        total_costs=float(replay.account[COSTS]),
+        cost_share=metrics.cost_share(trades.cost, trades.gross_pnl),
+    )
+    counts = {
+        "total_trades": len(trades),
+        "sessions": sessions,
+        "bars": len(replay.equity),
+        "refused_orders": int(replay.account[REFUSALS]),
+        "bars_touching_stop_and_target": replay.bars_touching_both,
+        "open_position_units": float(replay.held[-1]),
+        "was_ruined": replay.was_ruined,
+    }
+    return Figures(values=values | counts, not_computed=reasons)
+
+
+def session_series(
+    replay: Replay, session: np.ndarray, close_time: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return each session's return, closing equity and closing time. (S,) each"""
+    inside = session[replay.start : replay.stop]
+    last = np.append(np.flatnonzero(np.diff(inside)), len(inside) - 1)
+    returns = metrics.session_returns(replay.equity, inside, replay.capital)
+    return returns, replay.equity[last], close_time[replay.start : replay.stop][last]
+
+
+def baseline_figures(
+    each: Sequence[Baseline], strategy: Replay, session: np.ndarray, sessions_per_year: float
+) -> dict[str, dict[str, Any]]:
+    """Return the figures of every baseline; those of `random` are the mean of its draws, with the strategy's rank."""
+    found: dict[str, dict[str, Any]] = {}
+    for baseline in each:
+        if not baseline.replays:
+            found[baseline.name] = {"description": baseline.description, "unavailable": baseline.unavailable}
+            continue
+        every = [figures_of(replay, session, sessions_per_year) for replay in baseline.replays]
+        if len(every) == 1:
+            found[baseline.name] = {"description": baseline.description, **every[0].as_dict()}
+            continue
+        means = {name: _mean([one.values[name] for one in every]) for name in every[0].values}
+        final = [float(replay.equity[-1]) for replay in baseline.replays]
+        found[baseline.name] = {
+            "description": baseline.description,
+            **means,
+            "not_computed": {
+                name: "no draw has this figure" for name, value in means.items() if value is None
+            },
+            "draws": len(every),
+            "draws_beaten": int(np.sum(np.array(final) < strategy.equity[-1])),
+        }
+    return found
+
+
+def _mean(values: Sequence[float | int | None]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def cost_frontier(
+    market: MarketArrays,
+    window: tuple[int, int],
+    rules: TradingRules,
+    strategy: Replay,
+    *,
+    scheme: str,
+    basis_points: Sequence[float],
+) -> list[dict[str, float | None]]:
+    """Return what the same actions would have earned at other all-in costs per side.
+
+    The policy is not asked again: the line says how much cost this behaviour bears, not what a policy trained for
+    that cost would do.
+    """
+    actions = np.full(window[1] - window[0] - 1, 1 if scheme == "target" else 4, dtype=np.int8)
+    actions[: len(strategy.actions)] = strategy.actions
+    frontier: list[dict[str, float | None]] = []
+    for points in basis_points:
+        replay = replay_actions(
+            market,
+            window,
+            rules.without_costs(points * 1e-4),
+            actions,
+            scheme=scheme,
+            capital=strategy.capital,
+        )
+        frontier.append(
+            {
+                "cost_bp_per_side": float(points),
+                "total_pnl": float(replay.equity[-1] - replay.capital),
+                "total_return": float(replay.equity[-1] / replay.capital - 1.0),
+            }
+        )
+    return frontier
+
+
+def symbol_result(
+    *,
+    bars: Bars,
+    market: MarketArrays,
+    window: tuple[int, int],
+    rules: TradingRules,
+    scheme: str,
+    replay: Replay,
+    model: dict[str, Any],
+    span: dict[str, Any],
+    instrument: dict[str, Any],
+    sessions_per_year: float,
+    generator: np.random.Generator,
+    random_draws: int,
+    frontier_bp: Sequence[float],
+    notes: Sequence[str] = (),
+) -> SymbolResult:
+    """Put one symbol's backtest together: strategy, baselines and cost frontier on the same bars."""
+    returns, equity, closes = session_series(replay, market.session, bars.close_time)
+    others = baselines(market, window, rules, replay.capital, replay, generator, random_draws)
+    reasons, counts = np.unique(replay.trades.reason, return_counts=True)
+    return SymbolResult(
+        symbol=bars.symbol,
+        model=model,
+        span=span,
+        instrument=instrument,
+        replay=replay,
+        session_returns=returns,
+        session_close=closes,
+        session_equity=equity,
+        figures=figures_of(replay, market.session, sessions_per_year),
+        baselines=baseline_figures(others, replay, market.session, sessions_per_year),
+        cost_frontier=cost_frontier(market, window, rules, replay, scheme=scheme, basis_points=frontier_bp),
+        exits={REASONS[int(reason)]: int(count) for reason, count in zip(reasons, counts, strict=True)},
+        notes=tuple(notes),
+    )
+
+
+def portfolio_figures(results: Sequence[SymbolResult]) -> dict[str, Any]:
+    """Return the account that gave every symbol the same capital and never moved money between them.
+
+    Equity is summed at the close of each UTC day; a symbol without a bar that day counts with its last equity, before
+    its first bar with its capital. The annual figures use the days that occur and the calendar time between them.
+    """
+    day = [result.session_close // 86_400_000_000_000 for result in results]
+    days = np.unique(np.concatenate(day))
+    total = np.zeros(len(days))
+    for result, own in zip(results, day, strict=True):
+        position = np.searchsorted(own, days, side="right") - 1
+        total += np.where(position >= 0, result.session_equity[np.maximum(position, 0)], result.replay.capital)
+    capital = float(sum(result.replay.capital for result in results))
+    before = np.concatenate([[capital], total[:-1]])
+    returns = np.where(before > 0, total / np.where(before > 0, before, 1.0) - 1.0, 0.0)
+    years = max((days[-1] - days[0] + 1) / 365.25, 1 / 365.25)
+    per_year = len(days) / years
+    trades = np.concatenate([result.replay.trades.net_pnl for result in results])
+    growth = metrics.cagr(capital, float(total[-1]), len(days), per_year)
+    drawdown = metrics.max_drawdown(np.concatenate([[capital], total]))
+    values, reasons = metrics.figures(
+        total_return=float(total[-1]) / capital - 1.0,
+        initial_capital=capital,
+        final_equity=float(total[-1]),
+        total_pnl=float(total[-1]) - capital,
+        annual_return=growth,
+        sharpe_ratio=metrics.sharpe_ratio(returns, per_year),
+        sortino_ratio=metrics.sortino_ratio(returns, per_year),
+        max_drawdown=drawdown,
+        calmar_ratio=metrics.calmar(growth, drawdown),
+        win_rate=metrics.win_rate(trades),
+        profit_factor=metrics.profit_factor(trades),
+        total_costs=float(sum(result.replay.account[COSTS] for result in results)),
+    )
+    return {**values, "total_trades": len(trades), "days": len(days), "not_computed": reasons}

@@ -1,0 +1,1 @@
+"""Model files: written whole, verified before use, found by stage."""

@@ -1,0 +1,140 @@
+"""Adapting a meta-learned policy to a stretch of history: the same rollouts in training, validation and backtest."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from rl.algorithms.adaptation import AdaptationConfig, Parameters, RolloutData, adapt
+from rl.common.seeding import generator
+from rl.envs.vector_env import VectorTradingEnv
+from rl.policies.actor_critic import ActorCritic
+from rl.policies.forward import forward_batch, pack_weights, sample_actions
+from rl.trading.market_arrays import MarketArrays
+from rl.trading.rules import TradingRules
+
+ROLLOUT_LANES = 16
+"""Accounts that act side by side in one rollout of a task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradingStretch:
+    """A stretch of one symbol's history that rollouts may be taken from."""
+
+    market: MarketArrays
+    rules: TradingRules
+    window: tuple[int, int]
+    scheme: str
+    capital: float
+
+    def rollout(self, spec: dict, params: Parameters, steps: int, rng: np.random.Generator) -> RolloutData:
+        """Let accounts with these parameters trade from random bars of the stretch.
+
+        Args:
+            spec: The policy's spec.
+            params: Its parameters by name, in the order of the flat vector.
+            steps: Transitions wanted; rounded to whole rows of lanes.
+            rng: Source of starts and actions.
+        """
+        lanes = min(ROLLOUT_LANES, steps)
+        length = max(2, steps // lanes)
+        room = self.window[1] - self.window[0] - 1
+        envs = VectorTradingEnv(
+            self.market,
+            [self.window],
+            [self.rules],
+            num_envs=lanes,
+            episode_bars=min(length, room),
+            scheme=self.scheme,
+            capital=self.capital,
+        )
+        packed = pack_weights(spec, flat_weights(params))
+        obs, infos = envs.reset(seed=int(rng.integers(2**62)))
+        seen, reached, acted, chances, masks = [], [], [], [], []
+        rewards = np.empty((length, lanes))
+        terminated = np.empty((length, lanes), dtype=bool)
+        truncated = np.empty((length, lanes), dtype=bool)
+        for step in range(length):
+            mask = infos["action_mask"]
+            logits, _ = forward_batch(packed, obs)
+            actions, log_probs = sample_actions(logits, rng.random(lanes), mask)
+            seen.append(obs)
+            masks.append(mask)
+            obs, rewards[step], terminated[step], truncated[step], infos = envs.step(actions)
+            ended = terminated[step] | truncated[step]
+            following = obs.copy()
+            if ended.any():
+                following[ended] = infos["final_obs"][ended]
+            # The rollout stops here whether or not the episode did; the account is marked, trading would go
+            # on.
+            if step == length - 1:
+                truncated[step] |= ~terminated[step]
+            reached.append(following)
+            acted.append(actions)
+            chances.append(log_probs)
+        return RolloutData(
+            obs=torch.from_numpy(np.concatenate(seen)),
+            next_obs=torch.from_numpy(np.concatenate(reached)),
+            actions=torch.from_numpy(np.concatenate(acted).astype(np.int64)),
+            log_probs=torch.from_numpy(np.concatenate(chances).astype(np.float32)),
+            rewards=rewards,
+            terminated=terminated,
+            truncated=truncated,
+            action_mask=torch.from_numpy(np.concatenate(masks)),
+        )
+
+
+def flat_weights(params: Parameters) -> np.ndarray:
+    """Return parameters by name as one flat float32 vector. (P,)"""
+    return torch.cat([tensor.detach().reshape(-1).float() for tensor in params.values()]).numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptationRecipe:
+    """What adapting a stage-3 model takes besides its weights; travels in its checkpoint."""
+
+    config: AdaptationConfig
+    support_bars: int
+    """Bars of history to adapt on."""
+    support_steps: int
+    """Transitions of each inner step's rollout."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> AdaptationRecipe:
+        """Return the recipe that `to_dict` wrote down."""
+        return cls(**{**plain, "config": AdaptationConfig(**plain["config"])})
+
+
+def adapted_weights(
+    policy: ActorCritic,
+    step_sizes: Parameters,
+    stretch: TradingStretch,
+    recipe: AdaptationRecipe,
+    *,
+    name: str,
+) -> np.ndarray:
+    """Return the policy's flat weights after its inner steps on one stretch of history. (P,)
+
+    The same stretch, weights and name give the same bits; the policy itself is not changed.
+
+    Args:
+        policy: The meta-parameters.
+        step_sizes: Learned step size of each tensor.
+        stretch: The support bars.
+        recipe: Settings of the training run.
+        name: Names this adaptation's random numbers; the symbol.
+    """
+
+    def support(params: Parameters, rng: np.random.Generator) -> RolloutData:
+        return stretch.rollout(policy.spec, params, recipe.support_steps, rng)
+
+    rng = generator(0, "adapt before use", name)
+    steps = recipe.config.inner_loop_steps
+    return flat_weights(adapt(policy, step_sizes, support, steps, rng, recipe.config))

@@ -1,0 +1,95 @@
+"""The machine-readable story of a run: one JSON object per line, readable while the run is still going."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+_OURS = ("time", "event")
+
+
+class RunLog:
+    """Append events to a file, each handed to the operating system whole before the call returns.
+
+    Every line is `{"time": "2024-03-01T09:15:00.000000+00:00", "event": name, ...fields}`. A line cut short
+    by a killed process stays one unreadable line: the next run starts on a new one.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open `path` for appending, making its folder where it is missing."""
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        torn = _ends_mid_line(self.path)
+        # Unbuffered, one write per line: a crash loses nothing, and two processes do not mix their lines.
+        self._file = self.path.open("ab", buffering=0)
+        if torn:
+            self._file.write(b"\n")
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        """Append one event.
+
+        Args:
+            name: What happened, e.g. `stage_started`.
+            fields: Anything JSON can say, under names besides `time` and `event`; also paths, and numpy
+                scalars and arrays. nan is written as null; an infinite number as the text "inf" or "-inf",
+                since a profit factor without any loss is a result and not a missing one.
+
+        Raises:
+            ValueError: If the log is closed, or a field is named `time` or `event`.
+            TypeError: If a field cannot be written as JSON.
+        """
+        for ours in _OURS:
+            if ours in fields:
+                raise ValueError(f"event {name!r}: the field name {ours!r} is taken by the log itself")
+        record = {"time": datetime.now(UTC).isoformat(timespec="microseconds"), "event": name}
+        record.update((key, _plain(value)) for key, value in fields.items())
+        line = json.dumps(record, allow_nan=False, ensure_ascii=False)
+        self._file.write(line.encode("utf-8") + b"\n")
+
+    def close(self) -> None:
+        """Close the file; closing twice does nothing."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` in the words JSON has."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        if math.isinf(value):
+            return "inf" if value > 0 else "-inf"
+        return float(value)  # numpy's float64 is a float too, with a longer name
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
+        return [_plain(item) for item in items]
+    # numpy scalars and arrays, recognised without importing numpy here.
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    raise TypeError(f"a log field cannot hold a {type(value).__name__}: {value!r}")
+
+
+def _ends_mid_line(path: Path) -> bool:
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) != b"\n"

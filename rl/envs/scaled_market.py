@@ -1,0 +1,51 @@
+"""From processed bars and features to the scaled arrays every environment and replay walks over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rl.common.errors import DataError
+from rl.features.pipeline import FeatureTable
+from rl.features.scaler import FeatureScaler
+from rl.market.bars import Bars
+from rl.trading.market_arrays import MarketArrays, market_arrays
+
+
+def chosen_columns(table: FeatureTable, names: Sequence[str], symbol: str) -> np.ndarray:
+    """Return the named feature columns in the order given. (T, len(names)) float32
+
+    Raises:
+        DataError: A named feature does not exist for this symbol; all missing ones are listed.
+    """
+    place = {name: column for column, name in enumerate(table.names)}
+    missing = [name for name in names if name not in place]
+    if missing:
+        raise DataError(
+            f"{symbol}: the features {', '.join(missing)} do not exist for this symbol. "
+            "A model needs the features it was trained on; was a volume or x_ column removed from the raw file?"
+        )
+    return table.values[:, [place[name] for name in names]]
+
+
+def scaled_market(bars: Bars, table: FeatureTable, names: Sequence[str], scaler: FeatureScaler) -> MarketArrays:
+    """Return the kernel's arrays of one symbol with the named features scaled by a fitted scaler."""
+    values = scaler.transform(chosen_columns(table, names, bars.symbol))
+    # Rows before the features are defined carry no information; the kernel lets nothing be held there.
+    values[~table.usable] = 0.0
+    return market_arrays(bars, values, table.usable, table.atr)
+
+
+def bar_volatility(bars: Bars, window: tuple[int, int]) -> float:
+    """Return the standard deviation of one bar's relative close-to-close move inside a window.
+
+    Raises:
+        DataError: The price never moves there, so that no reward could tell one action from another.
+    """
+    close = bars.close[window[0] : window[1]]
+    move = np.diff(close) / np.abs(close[:-1])
+    spread = float(np.std(move[np.isfinite(move)])) if len(move) else 0.0
+    if not spread > 0.0:
+        raise DataError(f"{bars.symbol}: the price does not move on the training window; there is nothing to learn")
+    return spread

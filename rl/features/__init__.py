@@ -1,0 +1,1 @@
+"""Market features: causal indicators, their scaler, and the store of processed files."""

@@ -1,0 +1,367 @@
+"""Processed files: a symbol's bars and features as one Parquet file, with a readable account of it beside.
+
+`<symbol>.parquet` holds the bars (prices in float64), the features (float32) and where they are usable.
+`<symbol>.json` says which raw file they came from, what was found in it, and how they were made. The two
+belong together by the hash of the first in the second; anything else counts as not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import rl
+from rl.common.atomic_files import sha256_of, write_json, writing
+from rl.common.errors import DataError
+from rl.common.paths import checked_symbol
+from rl.features.pipeline import FeatureTable, compute_features, longest_lookback_bars
+from rl.market.bars import Bars
+from rl.market.ingest import IngestResult, read_raw
+from rl.market.instruments import Instrument
+
+PROCESSED_VERSION = 1
+"""Goes up with every change to the numbers or the layout; older files are made again."""
+
+FEATURE_PREFIX = "feature."
+"""Sets a feature's column apart from the raw column of the same name (the user's own x_ columns are both)."""
+
+TRADING_KEYS = frozenset(
+    {
+        "currency",
+        "kind",
+        "lot_size",
+        "commission",
+        "slippage",
+        "tax_on_sale_rate",
+        "allow_short",
+        "margin_rate",
+        "square_off",
+    }
+)
+"""Keys of an instrument that say how it is traded. Any other key may change what a raw file becomes."""
+
+_BAR_COLUMNS = ("close_time", "session", "session_end", "open", "high", "low", "close")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessOutcome:
+    """What became of one symbol's raw file."""
+
+    symbol: str
+    action: str
+    """`processed`, `unchanged`, or `reprocessed: ` and the reason."""
+    bars: int
+    """Bars in the processed file."""
+    seconds: float
+    """Wall time."""
+    notes: tuple[str, ...]
+    """What was noticed in the raw file, as sentences; those of the earlier run where nothing changed."""
+
+
+@dataclass(frozen=True)
+class Processed:
+    """A processed file in memory."""
+
+    bars: Bars
+    features: FeatureTable
+    meta: dict[str, Any]
+    """What `<symbol>.json` says; `data_hash` is the SHA-256 of the raw file."""
+
+
+@dataclass(frozen=True)
+class _Staleness:
+    """What stands against using a processed file as it is."""
+
+    reason: str | None
+    """Why it has to be made again; None if it need not be."""
+    meta: dict[str, Any] | None
+    """Its account, where that can be read."""
+    has_moved: bool = False
+    """True where the raw file has the same bytes but another name or time than noted."""
+
+
+def process(
+    symbol: str, raw_path: Path, instrument: Instrument, processed_dir: Path, *, force: bool = False
+) -> ProcessOutcome:
+    """Read a raw file, compute its features and store both, unless that was done already.
+
+    Nothing is done where the raw file has the size and modification time noted at the last run, or, failing
+    that, the same SHA-256, and instrument and program would make the same of it. A tool that changes a file
+    without changing size or time is not noticed; `force` makes the file again whatever is noted.
+
+    Args:
+        symbol: Name of the symbol.
+        raw_path: Its raw file.
+        instrument: What is known about it.
+        processed_dir: Folder of the processed files; made if needed.
+        force: Process even if nothing changed.
+
+    Raises:
+        DataError: The raw file is missing, changed while it was read, or did not pass its checks. Files of an
+            earlier run stay as they were.
+    """
+    begun = time.perf_counter()
+    parquet, sidecar = _paths(symbol, processed_dir)
+    before = _stat(raw_path)
+    stale = _staleness(symbol, raw_path, processed_dir, instrument)
+    reason = stale.reason or ("asked for" if force else None)
+    if reason is None and stale.meta is not None:
+        if stale.has_moved:
+            # Noting the new time makes the next question cheap again.
+            write_json(sidecar, stale.meta | {"raw": _raw_entry(raw_path, stale.meta["data_hash"])})
+        return _outcome(symbol, "unchanged", stale.meta, begun)
+    is_first = not parquet.exists() and not sidecar.exists()
+    data_hash = sha256_of(raw_path)
+    read = read_raw(raw_path, symbol, instrument)
+    if _stat(raw_path) != before:
+        raise DataError(
+            f"{raw_path} changed while it was being read. Process it again when nothing writes to it."
+        )
+    features = compute_features(read.bars, instrument)
+    with writing(parquet) as temporary:
+        _write_parquet(temporary, read.bars, features)
+        parquet_entry = {
+            "file": parquet.name,
+            "bytes": temporary.stat().st_size,
+            "sha256": sha256_of(temporary),
+        }
+    meta = _account(symbol, read, features, instrument) | {
+        "data_hash": data_hash,
+        "raw": _raw_entry(raw_path, data_hash),
+        "parquet": parquet_entry,
+    }
+    write_json(sidecar, meta)
+    return _outcome(symbol, "processed" if is_first else f"reprocessed: {reason}", meta, begun)
+
+
+def is_current(
+    symbol: str, raw_path: Path, processed_dir: Path, instrument: Instrument | None = None
+) -> bool:
+    """Return True if the processed file may be used as it is.
+
+    Args:
+        symbol: Name of the symbol.
+        raw_path: Its raw file.
+        processed_dir: Folder of the processed files.
+        instrument: What is known about it; None leaves out whether that has changed.
+
+    Raises:
+        DataError: The raw file is missing.
+    """
+    return _staleness(symbol, raw_path, processed_dir, instrument).reason is None
+
+
+def load_processed(symbol: str, processed_dir: Path) -> Processed:
+    """Return the bars and features that `process` stored.
+
+    Raises:
+        DataError: There is no processed file, or it is damaged or was made by another version of the program.
+    """
+    parquet, sidecar = _paths(symbol, processed_dir)
+    meta = _read_sidecar(sidecar)
+    reason = _fault(parquet, sidecar, meta)
+    if reason is not None or meta is None:
+        missing = not parquet.exists() and not sidecar.exists()
+        found = (
+            f"There is no processed file of {symbol}"
+            if missing
+            else f"The processed file of {symbol}: {reason}"
+        )
+        raise DataError(
+            f"{found} in {processed_dir}.\n"
+            f"  Make it with: python run_backtest.py --process-data --symbols {symbol}"
+        )
+    table = pq.read_table(parquet, use_threads=False)
+    bars = _bars_of(table, meta)
+    return Processed(bars, _features_of(table, meta), meta)
+
+
+def fingerprint(instrument: Instrument) -> str:
+    """Return a SHA-256 over everything about an instrument that processing may depend on."""
+    text = json.dumps(_processing_keys(instrument), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _staleness(symbol: str, raw_path: Path, processed_dir: Path, instrument: Instrument | None) -> _Staleness:
+    """Compare a processed file with its raw file, its instrument and this program; cheap questions first."""
+    parquet, sidecar = _paths(symbol, processed_dir)
+    size, modified = _stat(raw_path)
+    meta = _read_sidecar(sidecar)
+    reason = _fault(parquet, sidecar, meta)
+    if reason is not None or meta is None:
+        return _Staleness(reason, meta)
+    if instrument is not None and meta["instrument"]["fingerprint"] != fingerprint(instrument):
+        return _Staleness(_changed_keys(meta["instrument"]["keys"], instrument), meta)
+    noted = meta["raw"]
+    if (raw_path.name, size, modified) == (noted["file"], noted["bytes"], noted["mtime_ns"]):
+        return _Staleness(None, meta)
+    if size == noted["bytes"] and sha256_of(raw_path) == meta["data_hash"]:
+        return _Staleness(None, meta, has_moved=True)
+    return _Staleness(f"raw file changed ({noted['bytes']:,} → {size:,} bytes)", meta)
+
+
+def _fault(parquet: Path, sidecar: Path, meta: dict[str, Any] | None) -> str | None:
+    """Return what is wrong with the two files themselves, None if nothing is."""
+    if not parquet.exists():
+        return f"{parquet.name} is missing"
+    if meta is None:
+        return f"{sidecar.name} is missing or cannot be read"
+    if meta.get("processed_version") != PROCESSED_VERSION:
+        return f"processing changed (version {meta.get('processed_version')} → {PROCESSED_VERSION})"
+    # The size is asked first: it is free, and tells a file that was cut off.
+    stored = meta["parquet"]
+    if parquet.stat().st_size != stored["bytes"] or sha256_of(parquet) != stored["sha256"]:
+        return f"{parquet.name} is not the file that {sidecar.name} describes"
+    return None
+
+
+def _read_sidecar(sidecar: Path) -> dict[str, Any] | None:
+    """Return the account, None where there is none that can be read."""
+    try:
+        meta = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        # Both count as not there: the file is made again, or its absence is reported by the caller.
+        return None
+    return meta if isinstance(meta, dict) and _is_complete(meta) else None
+
+
+def _is_complete(meta: dict[str, Any]) -> bool:
+    """Return True if an account has every entry that is read from it."""
+    needed: dict[str, tuple[str, ...]] = {
+        "raw": ("file", "bytes", "mtime_ns"),
+        "parquet": ("bytes", "sha256"),
+        "instrument": ("fingerprint", "keys"),
+    }
+    if not {"data_hash", "bars", "notes", *needed} <= meta.keys():
+        return False
+    return all(
+        isinstance(meta[name], dict) and set(parts) <= meta[name].keys() for name, parts in needed.items()
+    )
+
+
+def _paths(symbol: str, processed_dir: Path) -> tuple[Path, Path]:
+    name = checked_symbol(symbol)
+    folder = Path(processed_dir)
+    # Not with_suffix: a symbol such as BHP.AX ends with something that looks like one.
+    return folder / f"{name}.parquet", folder / f"{name}.json"
+
+
+def _stat(raw_path: Path) -> tuple[int, int]:
+    """Return size in bytes and modification time in ns."""
+    try:
+        found = Path(raw_path).stat()
+    except FileNotFoundError as error:
+        raise DataError(
+            f"The raw file {raw_path} does not exist. Put it there or correct the path."
+        ) from error
+    return found.st_size, found.st_mtime_ns
+
+
+def _raw_entry(raw_path: Path, data_hash: str) -> dict[str, Any]:
+    size, modified = _stat(raw_path)
+    # The name only: a whole path would say something about the machine and break when the folder moves.
+    return {"file": Path(raw_path).name, "bytes": size, "mtime_ns": modified, "sha256": data_hash}
+
+
+def _processing_keys(instrument: Instrument) -> dict[str, Any]:
+    return instrument.model_dump(mode="json", exclude=set(TRADING_KEYS))
+
+
+def _changed_keys(noted: dict[str, Any], instrument: Instrument) -> str:
+    now = _processing_keys(instrument)
+    keys = [key for key in dict.fromkeys([*noted, *now]) if noted.get(key) != now.get(key)]
+    return "instrument changed: " + ", ".join(f"{key} {noted.get(key)} → {now.get(key)}" for key in keys)
+
+
+def _account(
+    symbol: str, read: IngestResult, features: FeatureTable, instrument: Instrument
+) -> dict[str, Any]:
+    """Return what the sidecar says apart from the files themselves."""
+    bars = read.bars
+    return {
+        "processed_version": PROCESSED_VERSION,
+        "code_version": rl.__version__,
+        "library_versions": {name: version(name) for name in ("numpy", "pandas", "pyarrow", "TA-Lib")},
+        "symbol": symbol,
+        "bar_seconds": bars.bar_seconds,
+        "bars": len(bars),
+        "first_bar": str(bars.label[0]) if len(bars) else None,
+        "last_bar": str(bars.label[-1]) if len(bars) else None,
+        "sessions": len(np.unique(bars.session)),
+        "usable_bars": int(features.usable.sum()),
+        "warm_up_bars": longest_lookback_bars(),
+        "features": list(features.names),
+        "regime_features": list(features.regime_names),
+        "own_columns": list(bars.extra),
+        "has_volume": bars.volume is not None,
+        "moves_are": "price differences" if instrument.price_may_be_negative else "log returns",
+        "counts": {name: int(count) for name, count in read.counts.items()},
+        "notes": list(read.notes),
+        "instrument": {"fingerprint": fingerprint(instrument), "keys": _processing_keys(instrument)},
+    }
+
+
+def _outcome(symbol: str, action: str, meta: dict[str, Any], begun: float) -> ProcessOutcome:
+    return ProcessOutcome(
+        symbol=symbol,
+        action=action,
+        bars=meta["bars"],
+        seconds=time.perf_counter() - begun,
+        notes=tuple(meta["notes"]),
+    )
+
+
+def _write_parquet(path: Path, bars: Bars, features: FeatureTable) -> None:
+    columns: dict[str, Any] = {"label": pa.array(bars.label, type=pa.string())}
+    columns |= {name: getattr(bars, name) for name in _BAR_COLUMNS}
+    if bars.volume is not None:
+        columns["volume"] = bars.volume
+    columns |= bars.extra
+    columns |= {"usable": features.usable, "atr": features.atr}
+    columns |= {
+        FEATURE_PREFIX + name: features.values[:, column] for column, name in enumerate(features.names)
+    }
+    table = pa.table(columns)
+    floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
+    # Splitting floats into streams of first, second, … bytes is what makes them compress at all.
+    encodings = dict.fromkeys(floats, "BYTE_STREAM_SPLIT")
+    pq.write_table(table, path, compression="lz4", use_dictionary=False, column_encoding=encodings)
+
+
+def _bars_of(table: pa.Table, meta: dict[str, Any]) -> Bars:
+    column = _column_reader(table)
+    return Bars(
+        symbol=meta["symbol"],
+        bar_seconds=meta["bar_seconds"],
+        volume=column("volume") if meta["has_volume"] else None,
+        extra={name: column(name) for name in meta["own_columns"]},
+        label=column("label"),
+        **{name: column(name) for name in _BAR_COLUMNS},
+    )
+
+
+def _features_of(table: pa.Table, meta: dict[str, Any]) -> FeatureTable:
+    column = _column_reader(table)
+    names = tuple(meta["features"])
+    values = np.empty((table.num_rows, len(names)), dtype=np.float32)
+    for place, name in enumerate(names):
+        values[:, place] = column(FEATURE_PREFIX + name)
+    return FeatureTable(values, names, column("usable"), column("atr"), tuple(meta["regime_features"]))
+
+
+def _column_reader(table: pa.Table) -> Callable[[str], np.ndarray]:
+    def column(name: str) -> np.ndarray:
+        # A copy where Arrow would lend its own memory, so that every array is contiguous and ours.
+        return np.array(table.column(name).to_numpy())
+
+    return column

@@ -1,0 +1,1 @@
+"""Networks that choose actions and value states, in torch to learn and in numba to act."""

@@ -1,0 +1,1 @@
+"""Reports as text and JSON, all written from the same objects."""

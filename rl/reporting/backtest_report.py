@@ -1,0 +1,242 @@
+"""The backtest report as text and JSON, and the log of every decision."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl import __version__
+from rl.backtest.result import SymbolResult
+from rl.common.atomic_files import write_json, write_text
+from rl.common.errors import UsageError
+from rl.market.bars import Bars
+from rl.reporting.tables import number, percent, table_lines, whole
+from rl.trading.kernel import LATE_SESSION_END, NO_FEATURES, ORDER, REASONS
+from rl.trading.ledger import LOG_BAR, LOG_PRICE, LOG_REASON
+
+SCHEMA_VERSION = 1
+ENDINGS = (".txt", ".json")
+_AT_OPEN = (ORDER, LATE_SESSION_END, NO_FEATURES)
+
+
+def checked_report_files(paths: Sequence[Path]) -> None:
+    """Refuse a report file whose ending says no known format, before any work is done.
+
+    Raises:
+        UsageError: Names the file and the endings there are.
+    """
+    for path in paths:
+        if path.suffix.lower() not in ENDINGS:
+            raise UsageError(f"--report-file {path}: the ending has to be one of {', '.join(ENDINGS)}")
+
+
+def headline(results: Sequence[SymbolResult]) -> str:
+    """Return in a sentence what was shown and what was not."""
+    made_up = [result.symbol for result in results if result.symbol.startswith("SYN_")]
+    promoted = [result.symbol for result in results if result.model["promoted"]]
+    beating = [
+        result.symbol
+        for result in results
+        if result.replay.equity[-1] > result.replay.capital
+        and result.replay.equity[-1] > (result.baselines["buy_and_hold"].get("final_equity") or 0.0)
+    ]
+    seen = sorted({result.span["split"] for result in results if result.span["seen_in_training_or_choosing"]})
+    parts = [
+        f"{len(promoted)} of {len(results)} models were promoted on evidence"
+        + (f" ({', '.join(promoted)})" if promoted else "")
+        + "."
+    ]
+    if seen:
+        parts.append(
+            f"IN-SAMPLE: the {', '.join(seen)} window was seen in training or choosing; these figures prove nothing."
+        )
+    parts.append(
+        f"{len(beating)} of {len(results)} earned money and beat buy-and-hold here, after costs"
+        + (f" ({', '.join(beating)})" if beating else "")
+        + "."
+    )
+    if made_up:
+        parts.append(f"SYNTHETIC data: {', '.join(made_up)}; nothing follows for any real market.")
+    return " ".join(parts)
+
+
+def text_report(results: Sequence[SymbolResult], portfolio: dict[str, Any]) -> str:
+    """Return the whole report as text."""
+    lines = ["STAGEGATE BACKTEST REPORT", f"stagegate {__version__}   {_now()}", "", headline(results), ""]
+    lines += ["PORTFOLIO (each symbol its own account, no money moved between them)"]
+    lines += [
+        f"  initial {number(portfolio['initial_capital'])}   final {number(portfolio['final_equity'])}   "
+        f"P&L {number(portfolio['total_pnl'])}   return {percent(portfolio['total_return'], 2)}",
+        f"  Sharpe {number(portfolio['sharpe_ratio'])}   max drawdown {percent(portfolio['max_drawdown'])}   trades "
+        f"{whole(portfolio['total_trades'])}   win rate {percent(portfolio['win_rate'])}   profit factor "
+        f"{number(portfolio['profit_factor'])}   costs {number(portfolio['total_costs'])}",
+    ]
+    for result in results:
+        lines += ["", "=" * 100, *_symbol_text(result)]
+    return "\n".join(lines) + "\n"
+
+
+def _symbol_text(result: SymbolResult) -> list[str]:
+    model, span, figures = result.model, result.span, result.figures.values
+    synthetic = "   SYNTHETIC DATA" if result.symbol.startswith("SYN_") else ""
+    lines = [
+        f"{result.symbol}{synthetic}",
+        f"  model    {model['file']} (stage {model['stage']}; {model['verdict_text']})",
+        f"  span     {span['split']}: {span['from']} .. {span['to']}, {span['sessions']:,} sessions, {span['bars']:,} bars"
+        + ("   SEEN IN TRAINING OR CHOOSING" if span["seen_in_training_or_choosing"] else ""),
+        f"  costs    {result.instrument['matched']}: {_costs_in_words(result.instrument)}",
+    ]
+    if model["headline"]:
+        lines.append(f"  WARNING  {model['headline']}")
+    lines += [f"  note     {note}" for note in result.notes]
+    lines += ["", *_comparison(result), ""]
+    lines += [
+        f"  Sharpe {number(figures['sharpe_ratio'])}, 95 % interval {number(figures['sharpe_low'])} to "
+        f"{number(figures['sharpe_high'])}; win rate {percent(figures['win_rate'])}, interval "
+        f"{percent(figures['win_rate_low'])} to {percent(figures['win_rate_high'])}, break-even "
+        f"{percent(figures['break_even_win_rate'])}",
+        f"  expectancy {number(figures['expectancy'])} a trade, payoff {number(figures['payoff_ratio'])}, held "
+        f"{number(figures['average_holding_bars'], 1)} bars, in the market {percent(figures['exposure'])} of the time, "
+        f"turnover {number(figures['turnover_per_year'], 0)} a year",
+        f"  costs {number(figures['total_costs'])}, {percent(figures['cost_share'])} of gross winnings; refused orders "
+        f"{whole(figures['refused_orders'])}; bars touching stop and target "
+        f"{whole(figures['bars_touching_stop_and_target'])}",
+    ]
+    random = result.baselines["random"]
+    lines.append(
+        f"  beats {random['draws_beaten']} of {random['draws']} random traders with its own holding times and turnover"
+    )
+    if result.exits:
+        lines.append("  exits    " + ", ".join(f"{count:,} {name}" for name, count in result.exits.items()))
+    frontier = "   ".join(
+        f"{line['cost_bp_per_side']:g} bp {percent(line['total_return'], 2)}" for line in result.cost_frontier
+    )
+    lines.append(f"  cost frontier (same actions, all-in cost per side): {frontier}")
+    lines += [
+        f"  {name} cannot be computed: {reason}" for name, reason in result.figures.not_computed.items()
+    ]
+    return lines
+
+
+_COLUMNS = (
+    ("return", "total_return", percent),
+    ("Sharpe", "sharpe_ratio", number),
+    ("Sortino", "sortino_ratio", number),
+    ("max DD", "max_drawdown", percent),
+    ("trades", "total_trades", whole),
+    ("win rate", "win_rate", percent),
+    ("PF", "profit_factor", number),
+    ("costs", "total_costs", number),
+)
+
+
+def _comparison(result: SymbolResult) -> list[str]:
+    rows = [["strategy", *(form(result.figures.values[key]) for _, key, form in _COLUMNS)]]
+    for name, figures in result.baselines.items():
+        if figures.get("unavailable"):
+            rows.append([f"{name}: {figures['unavailable']}", *("-" for _ in _COLUMNS)])
+            continue
+        label = name.replace("_", " ") + (f" (mean of {figures['draws']})" if "draws" in figures else "")
+        rows.append([label, *(form(figures[key]) for _, key, form in _COLUMNS)])
+    return [
+        "  " + line for line in table_lines(["", *(heading for heading, _, _ in _COLUMNS)], rows, width=108)
+    ]
+
+
+def _costs_in_words(instrument: dict[str, Any]) -> str:
+    rules = instrument["rules"]
+    parts = []
+    if rules["commission_rate"]:
+        parts.append(f"{1e4 * rules['commission_rate']:g} bp per side")
+    if rules["commission_per_entry"] or rules["commission_per_exit"]:
+        parts.append(f"{rules['commission_per_entry']:g} per entry, {rules['commission_per_exit']:g} per exit")
+    if rules["commission_per_unit"]:
+        parts.append(f"{rules['commission_per_unit']:g} per unit")
+    if rules["slippage_rate"]:
+        parts.append(f"slippage {1e4 * rules['slippage_rate']:g} bp")
+    if rules["slippage_price"]:
+        parts.append(f"slippage {rules['slippage_price']:g} in price")
+    if rules["tax_on_sale_rate"]:
+        parts.append(f"tax on sale {1e4 * rules['tax_on_sale_rate']:g} bp")
+    parts.append("shorts allowed" if rules["allow_short"] else "no shorts")
+    if rules["square_off"]:
+        parts.append("flat at each session's end")
+    return ", ".join(parts)
+
+
+def json_report(results: Sequence[SymbolResult], portfolio: dict[str, Any]) -> dict[str, Any]:
+    """Return the whole report as plain values, unrounded; null with a reason where a figure cannot be computed."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "stagegate_version": __version__,
+        "generated": _now(),
+        "headline": headline(results),
+        "symbols": {
+            result.symbol: {
+                "synthetic": result.symbol.startswith("SYN_"),
+                "model": result.model,
+                "span": result.span,
+                "instrument": result.instrument,
+                "metrics": result.figures.as_dict(),
+                "baselines": result.baselines,
+                "cost_frontier": result.cost_frontier,
+                "exits": result.exits,
+                "notes": list(result.notes),
+            }
+            for result in results
+        },
+        "portfolio": portfolio,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def write_reports(paths: Sequence[Path], results: Sequence[SymbolResult], portfolio: dict[str, Any]) -> None:
+    """Write the report to every path, in the format its ending names."""
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() == ".json":
+            write_json(path, json_report(results, portfolio))
+        else:
+            write_text(path, text_report(results, portfolio))
+
+
+def write_actions(path: Path, results: Sequence[tuple[SymbolResult, Bars]]) -> None:
+    """Write every decision as CSV, enough to recompute the backtest from the raw bars and the costs alone.
+
+    symbol; datetime: label of the decision bar as the raw file writes it; position: signed exposure after the decision,
+    which is units held from the next open * close of the decision bar / equity at that close; fill_price: price the
+    decision was filled at on the next bar, empty where nothing was traded; exit_price and exit_reason: where a stop, a
+    target or the session's end closed the position later in that bar.
+    """
+    buffer = io.StringIO()
+    lines = csv.writer(buffer, lineterminator="\n")
+    lines.writerow(["symbol", "datetime", "position", "fill_price", "exit_price", "exit_reason"])
+    for result, bars in results:
+        replay = result.replay
+        steps = len(replay.decided)
+        rows = slice(replay.start, replay.start + steps)
+        position = replay.decided * bars.close[rows] / replay.equity[:steps]
+        filled = [""] * steps
+        left: list[tuple[str, str]] = [("", "")] * steps
+        for fill in replay.fill_log:
+            step = int(fill[LOG_BAR]) - replay.start - 1
+            reason = int(fill[LOG_REASON])
+            if reason in _AT_OPEN:
+                filled[step] = repr(float(fill[LOG_PRICE]))
+            else:
+                left[step] = (repr(float(fill[LOG_PRICE])), REASONS[reason])
+        labels = bars.label[rows]
+        for step in range(steps):
+            value = float(position[step]) if np.isfinite(position[step]) else 0.0
+            lines.writerow([result.symbol, labels[step], repr(value), filled[step], *left[step]])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, buffer.getvalue())

@@ -1,0 +1,46 @@
+"""Plain-text tables and the way figures are written in them; percent and signs appear here and nowhere else."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+WIDTH = 110
+
+
+def table_lines(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, width: int = WIDTH
+) -> list[str]:
+    """Return a table as lines of text without colour; the first `left` columns are left-aligned."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(escaped(cell) for cell in row))
+    buffer = io.StringIO()
+    Console(file=buffer, width=width, color_system=None, force_terminal=False).print(table)
+    return [line.rstrip() for line in buffer.getvalue().splitlines() if line.strip()]
+
+
+def escaped(text: str) -> str:
+    """Return text that rich prints as it is, brackets included."""
+    return text.replace("[", "\\[")
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a fraction as percent, or a dash."""
+    return "-" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Return a number with so many decimals and thousands marked, or a dash."""
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def whole(value: float | None) -> str:
+    """Return a whole number with thousands marked, or a dash."""
+    return "-" if value is None else f"{int(value):,}"

@@ -1,0 +1,219 @@
+"""The training report: what each stage did, how it was judged, what was promoted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rl.common.atomic_files import write_json, write_text
+from rl.reporting.tables import number, percent, table_lines, whole
+from rl.stages.plan import STAGES, Plan
+from rl.stages.sequence import StageOutcome, SymbolOutcome
+from rl.stages.stage_model import STAGE_TITLES
+from rl.stages.symbol_data import SymbolData
+
+SCHEMA_VERSION = 1
+SYNTHETIC_PREFIX = "SYN_"
+
+
+def windows_table(symbols: Sequence[SymbolData]) -> list[str]:
+    """Return the dates of every window of every symbol."""
+    rows = []
+    for data in symbols:
+        spans = [" .. ".join(label[:10] for label in data.dates(name)) for name in _WINDOWS]
+        rows.append([data.symbol, whole(len(data.bars)), *spans, str(len(data.feature_names))])
+    lines = table_lines(["symbol", "bars", *_WINDOWS, "features"], rows, width=140)
+    for data in symbols:
+        lines += [f"{data.symbol}: {note}" for note in data.notes]
+    return lines
+
+
+_WINDOWS = ("train", "validation", "promotion", "test")
+
+
+def summary_table(outcomes: Sequence[SymbolOutcome]) -> list[str]:
+    """Return one line per symbol: each stage's verdict, champion, promotion and validation figures."""
+    rows = []
+    for outcome in outcomes:
+        by_stage = {stage.stage: stage for stage in outcome.stages}
+        shown = [by_stage[name].verdict.outcome if name in by_stage else "-" for name in STAGES]
+        best = by_stage.get(outcome.champion) if outcome.champion else None
+        figures: dict[str, Any] = best.validation if best else {}
+        rows.append(
+            [
+                _labelled(outcome.symbol),
+                *shown,
+                outcome.champion or "-",
+                _promoted(outcome),
+                number(figures.get("sharpe_ratio")),
+                percent(figures.get("max_drawdown")),
+                percent(figures.get("win_rate")),
+                number(figures.get("profit_factor")),
+            ]
+        )
+    headings = [
+        "symbol", "ppo", "moe", "maml", "champion", "promoted", "val Sharpe", "max DD", "win rate", "PF",
+    ]  # fmt: skip
+    return table_lines(headings, rows, left=6, width=130)
+
+
+def _labelled(symbol: str) -> str:
+    return f"{symbol} (SYNTHETIC)" if symbol.startswith(SYNTHETIC_PREFIX) else symbol
+
+
+def _promoted(outcome: SymbolOutcome) -> str:
+    if outcome.promotion is None:
+        return "no champion"
+    if outcome.promotion.passed:
+        return "PROMOTED"
+    written = ", written UNPROVEN" if outcome.final_file else ""
+    return f"no ({outcome.promotion.outcome}{written})"
+
+
+def write_training_report(outcomes: Sequence[SymbolOutcome], plan: Plan, folder: Path) -> list[Path]:
+    """Write `training_report.txt` and `.json` into a run's folder; return their paths."""
+    text, data = folder / "training_report.txt", folder / "training_report.json"
+    write_text(text, "\n".join(_text(outcomes, plan)) + "\n")
+    write_json(data, _json(outcomes, plan))
+    return [text, data]
+
+
+def _headline(outcomes: Sequence[SymbolOutcome]) -> str:
+    promoted = [
+        outcome.symbol for outcome in outcomes if outcome.promotion is not None and outcome.promotion.passed
+    ]
+    if not promoted:
+        return f"None of {len(outcomes)} symbols has a model that showed an edge on data nobody had looked at."
+    return f"{len(promoted)} of {len(outcomes)} symbols promoted on evidence: {', '.join(promoted)}."
+
+
+def _text(outcomes: Sequence[SymbolOutcome], plan: Plan) -> list[str]:
+    lines = ["STAGEGATE TRAINING REPORT", "", _headline(outcomes), ""]
+    lines += summary_table(outcomes)
+    lines += [
+        "",
+        "Validation figures are of the greedy policy, net of costs. Stages are chosen and stopped by them, so they are",
+        "no estimate of what comes next; the promotion window was looked at once, the test window not at all.",
+    ]
+    for outcome in outcomes:
+        lines += ["", "=" * 100, _labelled(outcome.symbol), ""]
+        lines += [
+            f"  {name:<11} {first} .. {last}   {sessions:,} sessions"
+            for name, (first, last, sessions) in outcome.windows.items()
+        ]
+        lines += [f"  {note}" for note in outcome.notes]
+        for stage in outcome.stages:
+            lines += ["", *_stage_text(stage, plan)]
+        if outcome.stopped:
+            lines += ["", f"The sequence stopped here: {outcome.stopped}"]
+        lines += ["", f"Champion: {outcome.champion or 'none, no stage passed'}"]
+        if outcome.promotion is not None:
+            lines += outcome.promotion.lines()
+        lines += [
+            f"Final model: {outcome.final_file}"
+            if outcome.final_file
+            else "Final model: none written; the backtest will say that its model was not promoted."
+        ]
+    return lines
+
+
+def _stage_text(stage: StageOutcome, plan: Plan) -> list[str]:
+    block = plan.stage(stage.stage)
+    figures = stage.validation
+    unit = "iterations" if stage.stage == "maml" else "episodes"
+    lines = [
+        f"{STAGE_TITLES[stage.stage]}: {block.description}",
+        f"  {stage.model.episodes} {unit}, {stage.wall_seconds:.1f} s ({stage.cpu_seconds:.1f} s CPU), "
+        f"{len(stage.attempts)} attempt{'s' * (len(stage.attempts) > 1)}, file {stage.file}",
+        f"  validation: return {percent(figures['total_return'])}, Sharpe {number(figures['sharpe_ratio'])} "
+        f"[{number(figures['sharpe_low'])}, {number(figures['sharpe_high'])}], drawdown "
+        f"{percent(figures['max_drawdown'])}, {whole(figures['total_trades'])} trades, win rate "
+        f"{percent(figures['win_rate'])}, profit factor {number(figures['profit_factor'])}, costs "
+        f"{number(figures['total_costs'], 0)}",
+    ]
+    lines += ["  " + line for line in stage.verdict.lines()]
+    for earlier in stage.attempts[:-1]:
+        lines.append(f"    another attempt (look {earlier.attempt}): {earlier.outcome}; {' '.join(earlier.reasons)}")
+    if "experts" in figures:
+        lines += _expert_text(figures["experts"])
+    if stage.stage == "maml":
+        lines += _adaptation_text(stage)
+    if stage.champion is not None and plan.monitoring.compare_stages:
+        lines.append(f"  {stage.champion.text}")
+    return lines
+
+
+def _expert_text(usage: dict[str, Any]) -> list[str]:
+    weights = ", ".join(f"{share:.2f}" for share in usage["mean_gate_weight"])
+    return [
+        f"  experts on validation: gate weights {weights}; {usage['effective_experts']:.2f} in effect; divergence "
+        f"{usage['diversity']:.3f} nats; the gate changes its first choice on {percent(usage['switching_rate'])} of bars"
+    ]
+
+
+def _adaptation_text(stage: StageOutcome) -> list[str]:
+    found = stage.verdict.metrics
+    if not found.get("adaptation_curve"):
+        return ["  adaptation: no query window fits into the validation window"]
+    curve = "  ".join(f"{step}: {1e4 * mean:+.4f}" for step, mean in enumerate(found["adaptation_curve"]))
+    return [
+        f"  adaptation over {found['tasks']} query windows, mean log growth in bp per bar after so many steps:",
+        f"    {curve}",
+        f"    stage 2 as it is: {1e4 * found['stage_2']:+.4f}   stage 2 fine-tuned (step size "
+        f"{found['fine_tune_step_size']:g}): {1e4 * found['fine_tuned']:+.4f}",
+    ]
+
+
+def _json(outcomes: Sequence[SymbolOutcome], plan: Plan) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "headline": _headline(outcomes),
+        "plan": plan.as_dict(),
+        "symbols": {outcome.symbol: _symbol_json(outcome) for outcome in outcomes},
+    }
+
+
+def _symbol_json(outcome: SymbolOutcome) -> dict[str, Any]:
+    return {
+        "synthetic": outcome.symbol.startswith(SYNTHETIC_PREFIX),
+        "windows": {
+            name: {"from": first, "to": last, "sessions": sessions}
+            for name, (first, last, sessions) in outcome.windows.items()
+        },
+        "stages": {
+            stage.stage: {
+                "episodes": stage.model.episodes,
+                "wall_seconds": stage.wall_seconds,
+                "cpu_seconds": stage.cpu_seconds,
+                "file": str(stage.file) if stage.file else None,
+                "validation": stage.validation,
+                "verdict": stage.verdict.to_dict(),
+                "attempts": [verdict.to_dict() for verdict in stage.attempts],
+                "training": stage.model.metrics,
+                "champion": None if stage.champion is None else _champion_json(stage),
+            }
+            for stage in outcome.stages
+        },
+        "champion": outcome.champion,
+        "promotion": outcome.promotion.to_dict() if outcome.promotion else None,
+        "final_model": str(outcome.final_file) if outcome.final_file else None,
+        "stopped": outcome.stopped,
+        "notes": list(outcome.notes),
+        "seconds": outcome.seconds,
+    }
+
+
+def _champion_json(stage: StageOutcome) -> dict[str, Any]:
+    decision = stage.champion
+    assert decision is not None
+    known = {
+        "mean_difference": decision.mean_difference,
+        "lower": decision.lower,
+        "p": decision.p,
+    }
+    return {
+        "replaces": decision.replaces,
+        "text": decision.text,
+        **{name: value if value == value and abs(value) != float("inf") else None for name, value in known.items()},
+    }

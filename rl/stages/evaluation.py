@@ -1,0 +1,58 @@
+"""How a model did on a window: the greedy replay, net of costs, that gates, champion and best-so-far all judge by."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from rl.backtest.baselines import buy_and_hold
+from rl.backtest.engine import Replay, replay_policy
+from rl.policies.forward import PackedPolicy, pack_weights
+from rl.stages.gates import TradeRecord
+from rl.stages.stage_model import StageModel
+from rl.stages.symbol_data import SymbolData
+from rl.trading.metrics import max_drawdown, session_returns
+
+
+def packed(model: StageModel) -> PackedPolicy:
+    """Return a stage's acting weights for the compiled forward pass."""
+    return pack_weights(model.policy_spec, model.weights)
+
+
+def replay_on(data: SymbolData, policy: PackedPolicy, window: str, *, scheme: str, capital: float) -> Replay:
+    """Let a policy trade one named window of its symbol."""
+    return replay_policy(data.market, data.window(window), data.rules, policy, scheme=scheme, capital=capital)
+
+
+def returns_by_session(data: SymbolData, replay: Replay, window: str) -> np.ndarray:
+    """Return the net return of every session of the window; 0 for sessions after the account was ruined. (S,)"""
+    start, stop = data.window(window)
+    equity = np.full(stop - start, replay.equity[-1])
+    equity[: len(replay.equity)] = replay.equity
+    return session_returns(equity, data.market.session[start:stop], replay.capital)
+
+
+def trade_record(data: SymbolData, replay: Replay, window: str, episodes: int | None) -> TradeRecord:
+    """Return what gates ask about a replay, with buy-and-hold on the same sessions beside it."""
+    held = buy_and_hold(data.market, data.window(window), data.rules, replay.capital)
+    return TradeRecord(
+        net_pnl=replay.trades.net_pnl,
+        trade_session=replay.trades.session,
+        session_returns=returns_by_session(data, replay, window),
+        benchmark_session_returns=returns_by_session(data, held, window),
+        max_drawdown=max_drawdown(replay.equity),
+        episodes=episodes,
+    )
+
+
+def described_window(data: SymbolData, window: str) -> dict[str, Any]:
+    """Return what a verdict says about the window it judged."""
+    first, last = data.times(window)
+    return {"name": window, "from": iso_utc(first), "to": iso_utc(last), "data_hash": data.data_hash}
+
+
+def iso_utc(nanoseconds: int) -> str:
+    """Return a UTC time in ISO 8601, to the second."""
+    return datetime.fromtimestamp(nanoseconds // 1_000_000_000, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,621 @@
+"""Verdicts on a stage's model: may it go on, and may it be used?
+
+*Progress* is permission to spend compute: every point criterion met on enough data. *Promotion* is a claim:
+progress on a window nobody has looked at, and evidence that the mean trade earns money after costs and that
+the record is more than a share of buy-and-hold. Each answers PASS, FAIL or INCONCLUSIVE, with every figure
+beside its threshold.
+
+A figure that cannot be computed never passes: a record without trades has no win rate, and one without a
+losing trade has no profit factor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from rl.common.errors import ConfigError
+from rl.stages.evidence import (
+    ClusteredTest,
+    alpha_for_attempt,
+    intercept_against,
+    paired_test,
+    profit_factor_excess,
+    profit_factor_interval,
+    session_clustered_t,
+    sessions_needed,
+    win_rate_excess,
+)
+from rl.trading.metrics import (
+    break_even_win_rate,
+    expectancy,
+    figures,
+    payoff_ratio,
+    profit_factor,
+    reason_not_computed,
+    wilson_interval,
+    win_rate,
+)
+
+Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+Level = Literal["progress", "promotion", "adaptation"]
+Direction = Literal["at least", "at most"]
+
+_STAGE_WORDS = {"ppo": "stage 1 (ppo)", "moe": "stage 2 (moe)", "maml": "stage 3 (maml)"}
+
+# Criteria that say how much there is to judge, not how good it is. Missing one means too little data.
+_AMOUNTS = ("trades", "sessions")
+
+_EDGE = "p_no_edge"
+
+
+class Criteria(Protocol):
+    """What a gate asks for; None where it does not ask."""
+
+    @property
+    def min_win_rate(self) -> float | None:
+        """Least share of closed trades that win."""
+        ...
+
+    @property
+    def min_profit_factor(self) -> float | None:
+        """Least money won per unit of money lost."""
+        ...
+
+    @property
+    def max_drawdown(self) -> float | None:
+        """Most that marked equity may fall below its peak, a fraction."""
+        ...
+
+    @property
+    def min_trades(self) -> int | None:
+        """Closed trades below which nothing is decided."""
+        ...
+
+    @property
+    def min_sessions(self) -> int | None:
+        """Sessions with trades below which nothing is decided."""
+        ...
+
+    @property
+    def min_episodes(self) -> int | None:
+        """Training episodes a model needs behind it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TradeRecord:
+    """What a model did on a window, net of costs. Axes: n closed trades, S sessions of the window."""
+
+    net_pnl: np.ndarray
+    """Net result of each closed trade, money. (n,)"""
+    trade_session: np.ndarray
+    """Session in which each trade was closed. (n,)"""
+    session_returns: np.ndarray
+    """Net return of every session of the window, traded or not, fractions. (S,)"""
+    benchmark_session_returns: np.ndarray | None
+    """Return of buy-and-hold in the same sessions; None where there is none to compare with. (S,)"""
+    max_drawdown: float
+    """Largest fall of marked equity below its peak, a fraction."""
+    episodes: int | None = None
+    """Training episodes behind the model; None where that has no meaning."""
+
+    def __post_init__(self) -> None:
+        sessions = len(self.session_returns)
+        if len(self.net_pnl) != len(self.trade_session):
+            raise ValueError(f"{len(self.net_pnl)} trades have {len(self.trade_session)} sessions")
+        if self.trading_sessions > sessions:
+            raise ValueError(f"trades lie in {self.trading_sessions} sessions, but the window has {sessions}")
+        if self.benchmark_session_returns is not None and len(self.benchmark_session_returns) != sessions:
+            compared = len(self.benchmark_session_returns)
+            raise ValueError(f"the benchmark has {compared} sessions, the record {sessions}")
+
+    @property
+    def trading_sessions(self) -> int:
+        """Sessions in which at least one trade was closed."""
+        return len(np.unique(self.trade_session))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriterionResult:
+    """One figure beside what it was asked to be; None is what cannot be computed or does not apply."""
+
+    name: str
+    value: float | None
+    threshold: float
+    direction: Direction
+    met: bool | None
+    """None where the value cannot be computed; that does not pass."""
+    lower: float | None = None
+    """Lower end of the value's interval."""
+    upper: float | None = None
+    """Upper end of the value's interval."""
+    p_below: float | None = None
+    """Chance of a value this bad or worse if the truth is exactly at the threshold."""
+    note: str = ""
+
+    def line(self) -> str:
+        """Return the figure, its interval, its threshold and how far it is from it, as one line of text."""
+        interval = f"[{_number(self.lower)}, {_number(self.upper)}]"
+        if self.lower is None and self.upper is None:
+            interval = ""
+        asked = f"{self.direction} {_number(self.threshold)}"
+        text = f"  {self.name:<15} {_number(self.value):<9} {interval:<18} {asked:<15} {self._judgement()}"
+        return f"{text}; {self.note}" if self.note else text
+
+    def _judgement(self) -> str:
+        if self.value is None or self.met is None:
+            return "cannot be computed"
+        if self.met:
+            return "ok"
+        if self.direction == "at least":
+            return f"short by {_number(self.threshold - self.value)}"
+        return f"over by {_number(self.value - self.threshold)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a gate decided and every number it decided by; JSON-able through `to_dict`."""
+
+    outcome: Outcome
+    level: Level
+    symbol: str
+    stage: str
+    """Stage whose model was judged: ppo, moe or maml."""
+    criteria: tuple[CriterionResult, ...]
+    trades: int
+    sessions: int
+    """Sessions in which at least one trade was closed."""
+    alpha_used: float
+    """What this look was allowed to spend."""
+    attempt: int
+    """Which look at this window it was, from 1."""
+    window: dict[str, Any]
+    """name, from, to (ISO UTC) and data_hash of the data judged on."""
+    reasons: tuple[str, ...]
+    """Why it is not a PASS; empty for one."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Figures, null where not computed, and `not_computed` with the reasons."""
+    sessions_needed: int | None = None
+    """Further sessions that would settle it at the observed rate; None for PASS, FAIL, or no number."""
+    context: dict[str, Any] = field(default_factory=dict)
+    """What else is needed to recompute it: code version, seed, cost model, hash of the weights."""
+
+    @property
+    def passed(self) -> bool:
+        """True for PASS and nothing else."""
+        return self.outcome == "PASS"
+
+    def criterion(self, name: str) -> CriterionResult:
+        """Return the result of one criterion; KeyError if the gate did not ask for it."""
+        for result in self.criteria:
+            if result.name == name:
+                return result
+        raise KeyError(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the verdict as plain numbers, strings, lists and dicts; `from_dict` restores it."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain["criteria"] = [dict(vars(result)) for result in self.criteria]
+        plain["reasons"] = list(self.reasons)
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Verdict:
+        """Return the verdict that `to_dict` wrote down.
+
+        Raises:
+            TypeError: If keys are missing or unknown.
+        """
+        fields: dict[str, Any] = dict(plain)
+        fields["criteria"] = tuple(CriterionResult(**result) for result in plain["criteria"])
+        fields["reasons"] = tuple(plain["reasons"])
+        return cls(**fields)
+
+    def lines(self) -> list[str]:
+        """Return the verdict as text for a person: outcome, one line per figure, reasons, window."""
+        stage = _STAGE_WORDS.get(self.stage, self.stage)
+        title = {
+            "progress": f"Gate after {stage} for {self.symbol}",
+            "adaptation": f"Adaptation gate after {stage} for {self.symbol}",
+            "promotion": f"Promotion of {self.symbol} after {stage}",
+        }[self.level]
+        text = [f"{title}: {self.outcome}", *(result.line() for result in self.criteria)]
+        text.extend(f"  {reason}" for reason in self.reasons)
+        name, start, stop = (self.window.get(key, "?") for key in ("name", "from", "to"))
+        look = f"look {self.attempt} at it; alpha {_number(self.alpha_used)}"
+        text.append(f"  Judged on the {name} window, {start} to {stop}, {look}.")
+        return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChampionDecision:
+    """Whether a later stage's model takes the place of an earlier one."""
+
+    replaces: bool
+    mean_difference: float
+    """Mean of later minus earlier return per session, a fraction; nan where nothing could be compared."""
+    lower: float
+    """One-sided lower bound of that mean; the later model takes over only where it is above zero."""
+    p: float
+    """Chance of a difference this large if the later model is no better."""
+    text: str
+    """The decision in a sentence."""
+
+
+def progress_verdict(
+    record: TradeRecord,
+    criteria: Criteria,
+    *,
+    symbol: str,
+    stage: str,
+    window: Mapping[str, Any],
+    attempt: int = 1,
+    alpha: float = 0.05,
+    confidence: float = 0.95,
+    context: Mapping[str, Any] | None = None,
+) -> Verdict:
+    """Decide whether a stage's model may be trained further.
+
+    PASS: every criterion met, on at least `min_trades` trades over `min_sessions` sessions. FAIL: one is
+        missed with
+    that much data; or, with any amount, is significantly missed, the drawdown is over its limit (more data
+    cannot lower a maximum), or fewer than `min_episodes` were trained. INCONCLUSIVE: too little data, or a
+    figure that cannot be computed.
+
+    Args:
+        record: What the model did on the window.
+        criteria: What is asked; None in a field means not asked.
+        symbol: The symbol traded.
+        stage: ppo, moe or maml.
+        window: name, from, to and data_hash of the data judged on.
+        attempt: Which look at this window it is, from 1; see `EvidenceLedger.record`.
+        alpha: What all looks at this window may spend together, one-sided.
+        confidence: Of the intervals shown beside the figures.
+        context: What else is needed to recompute the verdict.
+
+    Raises:
+        ConfigError: If the criteria name nothing a model could miss.
+    """
+    spent = alpha_for_attempt(attempt, alpha)
+    results = _progress_criteria(record, criteria, stage, confidence)
+    outcome, reasons = _progress_outcome(results, spent)
+    wanted = _more_sessions_for_data(record, criteria) if outcome == "INCONCLUSIVE" else None
+    if wanted:
+        reasons.append(f"About {wanted} more sessions would be needed at this rate of trading.")
+    return Verdict(
+        outcome=outcome,
+        level="progress",
+        symbol=symbol,
+        stage=stage,
+        criteria=tuple(results),
+        trades=len(record.net_pnl),
+        sessions=record.trading_sessions,
+        alpha_used=spent,
+        attempt=attempt,
+        window=dict(window),
+        reasons=tuple(reasons),
+        metrics=_metrics(record, session_clustered_t(record.net_pnl, record.trade_session, confidence)),
+        sessions_needed=wanted,
+        context=dict(context or {}),
+    )
+
+
+def promotion_verdict(
+    record: TradeRecord,
+    criteria: Criteria,
+    *,
+    symbol: str,
+    stage: str,
+    window: Mapping[str, Any],
+    attempt: int = 1,
+    alpha: float = 0.05,
+    confidence: float = 0.95,
+    context: Mapping[str, Any] | None = None,
+) -> Verdict:
+    """Decide whether a model may be used: the progress criteria and evidence of an edge.
+
+    Evidence is (i) p(mean net trade result <= 0) at most the alpha of this attempt, by sums per session, and
+    (ii) an intercept against buy-and-hold on session returns that is not negative. A mean that is positive
+    but not yet shown to be is INCONCLUSIVE, with the number of further sessions that would settle it; a mean
+    or an intercept below zero is a FAIL. Arguments as in `progress_verdict`, on a window no gate, early stop
+    or choice has touched.
+    """
+    spent = alpha_for_attempt(attempt, alpha)
+    results = _progress_criteria(record, criteria, stage, confidence, may_be_empty=True)
+    edge = session_clustered_t(record.net_pnl, record.trade_session, confidence)
+    results.append(
+        _result(
+            "mean_trade",
+            edge.mean,
+            0.0,
+            lower=edge.lower,
+            upper=edge.upper,
+            p_below=edge.p_below_zero,
+            note="no trade was closed" if math.isnan(edge.mean) else "net money per trade",
+        )
+    )
+    results.append(
+        _result(
+            _EDGE, edge.p_above_zero, spent, "at most", note="chance of such a mean trade without any edge"
+        )
+    )
+    intercept = _intercept_criterion(record, confidence)
+    results.append(intercept)
+    outcome, reasons = _promotion_outcome(results, spent)
+    wanted = None
+    if outcome == "INCONCLUSIVE":
+        wanted = _more_sessions_for_edge(record, criteria, edge, spent)
+        if wanted:
+            reasons.append(f"About {wanted} more sessions would be needed if trades go on as observed.")
+    metrics = _metrics(record, edge)
+    return Verdict(
+        outcome=outcome,
+        level="promotion",
+        symbol=symbol,
+        stage=stage,
+        criteria=tuple(results),
+        trades=len(record.net_pnl),
+        sessions=record.trading_sessions,
+        alpha_used=spent,
+        attempt=attempt,
+        window=dict(window),
+        reasons=tuple(reasons),
+        metrics=metrics,
+        sessions_needed=wanted,
+        context=dict(context or {}),
+    )
+
+
+def champion_keeps(
+    later: np.ndarray,
+    earlier: np.ndarray,
+    alpha: float = 0.05,
+    *,
+    later_name: str = "the later model",
+    earlier_name: str = "the earlier model",
+) -> ChampionDecision:
+    """Decide whether a later model replaces an earlier one: only where it earned more, beyond luck.
+
+    Args:
+        later: Session returns of the later model on the validation window, fractions. (S,)
+        earlier: Session returns of the earlier model on the same sessions. (S,)
+        alpha: One-sided level of the lower bound.
+        later_name: How the text calls the later model.
+        earlier_name: How the text calls the earlier model.
+
+    Raises:
+        ValueError: If the two differ in length or hold what is not finite.
+    """
+    test = paired_test(later, earlier, confidence=1.0 - 2.0 * alpha)
+    replaces = test.lower > 0.0 and test.p_above_zero <= alpha
+    if math.isnan(test.lower):
+        text = f"{earlier_name} stays: {test.sessions} sessions are too few to compare it with {later_name}."
+    else:
+        figures_text = (
+            f"{later_name} earned {test.mean * 1e4:+.2f} bp per session more than {earlier_name} over "
+            f"{test.sessions} sessions, lower bound {test.lower * 1e4:+.2f} bp at {1.0 - alpha:.0%}"
+        )
+        who = f"{later_name} replaces {earlier_name}" if replaces else f"{earlier_name} stays"
+        text = f"{who}: {figures_text}."
+    return ChampionDecision(
+        replaces=replaces, mean_difference=test.mean, lower=test.lower, p=test.p_above_zero, text=text
+    )
+
+
+def _progress_criteria(
+    record: TradeRecord, criteria: Criteria, stage: str, confidence: float, *, may_be_empty: bool = False
+) -> list[CriterionResult]:
+    results = []
+    if criteria.min_win_rate is not None:
+        results.append(_win_rate_criterion(record, criteria.min_win_rate, confidence))
+    if criteria.min_profit_factor is not None:
+        results.append(_profit_factor_criterion(record, criteria.min_profit_factor, confidence))
+    if criteria.max_drawdown is not None:
+        results.append(_result("max_drawdown", record.max_drawdown, criteria.max_drawdown, "at most"))
+    if not results and not may_be_empty:
+        raise ConfigError(
+            f"The gate after {_STAGE_WORDS.get(stage, stage)} names no criterion that a model could miss; "
+            "it would always pass.\n  Give it min_win_rate, min_profit_factor or max_drawdown."
+        )
+    if criteria.min_trades is not None:
+        results.append(_result("trades", len(record.net_pnl), criteria.min_trades))
+    if criteria.min_sessions is not None:
+        results.append(_result("sessions", record.trading_sessions, criteria.min_sessions))
+    if criteria.min_episodes is not None:
+        results.append(_result("episodes", record.episodes, criteria.min_episodes))
+    return results
+
+
+def _win_rate_criterion(record: TradeRecord, threshold: float, confidence: float) -> CriterionResult:
+    share = win_rate(record.net_pnl)
+    lower, upper = wilson_interval(share * _effective_trades(record), _effective_trades(record), confidence)
+    test = session_clustered_t(win_rate_excess(record.net_pnl, threshold), record.trade_session)
+    return _result("win_rate", share, threshold, lower=lower, upper=upper, p_below=test.p_below_zero)
+
+
+def _effective_trades(record: TradeRecord) -> float:
+    """Return how many independent trades would leave the win rate as uncertain as these do.
+
+    At most their number.
+
+    The usual design effect: the clustered variance of the win rate over the binomial one (Kish 1965).
+    """
+    count, share = len(record.net_pnl), win_rate(record.net_pnl)
+    if not count or share in (0.0, 1.0):
+        return float(count)
+    test = session_clustered_t(win_rate_excess(record.net_pnl, share), record.trade_session)
+    clustered = test.standard_error**2
+    binomial = share * (1.0 - share) / count
+    # nan (a single session) keeps the number of trades; the criteria on sessions deal with that.
+    return count / (clustered / binomial) if clustered > binomial else float(count)
+
+
+def _profit_factor_criterion(record: TradeRecord, threshold: float, confidence: float) -> CriterionResult:
+    lower, upper = profit_factor_interval(record.net_pnl, record.trade_session, confidence)
+    test = session_clustered_t(profit_factor_excess(record.net_pnl, threshold), record.trade_session)
+    return _result(
+        "profit_factor",
+        profit_factor(record.net_pnl),
+        threshold,
+        lower=lower,
+        upper=upper,
+        p_below=test.p_below_zero,
+    )
+
+
+def _intercept_criterion(record: TradeRecord, confidence: float) -> CriterionResult:
+    name = "intercept"
+    if record.benchmark_session_returns is None:
+        return _result(name, None, 0.0, note="there is no buy-and-hold to compare with")
+    found = intercept_against(record.session_returns, record.benchmark_session_returns, confidence)
+    if math.isnan(found.alpha):
+        return _result(name, None, 0.0, note="fewer than three sessions, or buy-and-hold did not move")
+    return _result(
+        name,
+        found.alpha,
+        0.0,
+        lower=found.lower,
+        upper=found.upper,
+        p_below=found.p_below_zero,
+        note=f"return per session beyond {_number(found.beta)} of buy-and-hold",
+    )
+
+
+def _result(
+    name: str,
+    value: float | None,
+    threshold: float,
+    direction: Direction = "at least",
+    *,
+    lower: float | None = None,
+    upper: float | None = None,
+    p_below: float | None = None,
+    note: str = "",
+) -> CriterionResult:
+    known = _known(value)
+    met = None
+    if known is not None:
+        met = bool(known >= threshold if direction == "at least" else known <= threshold)
+    elif not note:
+        note = reason_not_computed(name, value)
+    return CriterionResult(
+        name=name,
+        value=known,
+        threshold=threshold,
+        direction=direction,
+        met=met,
+        lower=_known(lower),
+        upper=_known(upper),
+        p_below=_known(p_below),
+        note=note,
+    )
+
+
+def _progress_outcome(results: list[CriterionResult], alpha: float) -> tuple[Outcome, list[str]]:
+    decisive = [result for result in results if _is_decisive(result, alpha)]
+    if decisive:
+        return "FAIL", [_missed(result, alpha) for result in decisive]
+    short = [result for result in results if result.name in _AMOUNTS and result.met is not True]
+    if short:
+        return "INCONCLUSIVE", [
+            f"Too little data: {_number(result.value)} {result.name}, needed {_number(result.threshold)}."
+            for result in short
+        ]
+    missed = [result for result in results if result.met is False]
+    if missed:
+        return "FAIL", [_missed(result, alpha) for result in missed]
+    unknown = [result for result in results if result.met is None]
+    if unknown:
+        return "INCONCLUSIVE", [f"{result.name} cannot be computed: {result.note}." for result in unknown]
+    return "PASS", []
+
+
+def _promotion_outcome(results: list[CriterionResult], alpha: float) -> tuple[Outcome, list[str]]:
+    outcome, reasons = _progress_outcome([result for result in results if result.name != _EDGE], alpha)
+    edge = next(result for result in results if result.name == _EDGE)
+    if outcome != "PASS" or edge.met is True:
+        return outcome, reasons
+    if edge.value is None:
+        return "INCONCLUSIVE", ["Fewer than two sessions with trades: nothing can be tested."]
+    p = f"p {_number(edge.value)}, needed {_number(alpha)} or less"
+    return "INCONCLUSIVE", [f"The mean trade is positive, but not shown to be: {p}."]
+
+
+def _is_decisive(result: CriterionResult, alpha: float) -> bool:
+    """Return True where more data of the same kind would not help."""
+    if result.met is False and result.name in ("max_drawdown", "episodes"):
+        return True
+    return result.met is not True and result.p_below is not None and result.p_below <= alpha
+
+
+def _missed(result: CriterionResult, alpha: float) -> str:
+    text = f"{result.name} is {_number(result.value)}, asked {result.direction} {_number(result.threshold)}"
+    if result.p_below is not None and result.p_below <= alpha:
+        text += f"; significantly so (p {_number(result.p_below)})"
+    return text + "."
+
+
+def _more_sessions_for_data(record: TradeRecord, criteria: Criteria) -> int | None:
+    """Return the further sessions until there is as much data as asked; None if unknown or enough."""
+    observed = len(record.session_returns)
+    trades, trading = len(record.net_pnl), record.trading_sessions
+    if not trades:
+        return None
+    share = max((criteria.min_trades or 0) / trades, (criteria.min_sessions or 0) / trading)
+    return max(0, math.ceil(observed * share) - observed) or None
+
+
+def _more_sessions_for_edge(
+    record: TradeRecord, criteria: Criteria, edge: ClusteredTest, alpha: float
+) -> int | None:
+    for_data = _more_sessions_for_data(record, criteria) or 0
+    trading = sessions_needed(edge, alpha)
+    if trading is None:
+        return for_data or None
+    # Evidence comes from sessions with trades; the window's other sessions come along at the observed rate.
+    observed = len(record.session_returns)
+    for_evidence = math.ceil(trading * observed / edge.sessions) - observed
+    return max(for_data, for_evidence) or None
+
+
+def _metrics(record: TradeRecord, edge: ClusteredTest) -> dict[str, Any]:
+    returns = np.asarray(record.session_returns, dtype=np.float64)
+    numbers, not_computed = figures(
+        win_rate=win_rate(record.net_pnl),
+        profit_factor=profit_factor(record.net_pnl),
+        expectancy=expectancy(record.net_pnl),
+        payoff_ratio=payoff_ratio(record.net_pnl),
+        break_even_win_rate=break_even_win_rate(record.net_pnl),
+        max_drawdown=record.max_drawdown,
+        trades=len(record.net_pnl),
+        trading_sessions=record.trading_sessions,
+        window_sessions=len(returns),
+        episodes=record.episodes,
+        mean_session_return=float(np.mean(returns)) if len(returns) else math.nan,
+        effective_trades=_effective_trades(record),
+        mean_trade_lower=edge.lower,
+        mean_trade_upper=edge.upper,
+        mean_trade_t=edge.t,
+        p_no_edge=edge.p_above_zero,
+    )
+    return {**numbers, "not_computed": not_computed}
+
+
+def _known(value: float | None) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    return int(value) if isinstance(value, (int, np.integer)) else float(value)
+
+
+def _number(value: float | None) -> str:
+    """Return a figure for people: four significant digits, whole numbers whole, an open end as a dash."""
+    if value is None:
+        return "–"
+    if float(value).is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return f"{value:.0f}" if abs(value) >= 1e4 else f"{value:.4g}"

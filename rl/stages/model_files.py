@@ -1,0 +1,147 @@
+"""A stage's model as a file: what goes into it, when it is written, what becomes of older files."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rl.checkpoints.checkpoint import (
+    STAGES as FILE_STAGES,
+)
+from rl.checkpoints.checkpoint import (
+    Checkpoint,
+    library_versions,
+    load_checkpoint,
+    save_checkpoint,
+    sidecar_of,
+    stage_file,
+    timestamped_name,
+)
+from rl.common.errors import CheckpointError
+from rl.stages.gates import Verdict
+from rl.stages.plan import STAGE_KEYS, Plan
+from rl.stages.stage_model import StageModel
+from rl.stages.symbol_data import SymbolData
+
+RETIRED = "retired"
+"""Folder for the files of earlier runs that a newer run has made obsolete."""
+
+
+def checkpoint_of(
+    data: SymbolData,
+    plan: Plan,
+    model: StageModel,
+    verdict: Verdict,
+    *,
+    lineage: list[str],
+    run_name: str,
+    adaptation: dict[str, Any] | None = None,
+    champion_of: str | None = None,
+) -> Checkpoint:
+    """Return everything a model needs to be used and judged again.
+
+    Args:
+        data: The symbol it was trained on.
+        plan: The plan it was trained under.
+        model: The model.
+        verdict: What its gate (or, for a final model, its promotion) said.
+        lineage: Fingerprints of the models it grew out of, oldest first.
+        run_name: The run that made it.
+        adaptation: How a stage-3 model is adapted before use.
+        champion_of: For the final model, the stage it comes from.
+    """
+    return Checkpoint(
+        stage="final" if champion_of else model.stage,
+        symbol=data.symbol,
+        policy_spec=model.policy_spec,
+        weights=torch.from_numpy(model.weights.copy()),
+        extra_tensors=dict(model.extra),
+        scaler=data.scaler.to_dict(),
+        feature_names=list(data.feature_names),
+        action_scheme=plan.environment.action_scheme,
+        instrument={**data.found.instrument.model_dump(mode="json"), "matched": data.found.matched},
+        trading={
+            "rules": data.rules.as_dict(),
+            "capital": plan.environment.initial_capital,
+            "sessions_per_year": data.sessions_per_year,
+            "adaptation": adaptation,
+            "run": run_name,
+            "promotion_rule": plan.model_management.promotion,
+        },
+        splits={**data.splits.boundaries, "embargo_bars": data.embargo_bars},
+        data_hash=data.data_hash,
+        seed=plan.seed,
+        plan=plan.as_dict(),
+        versions=library_versions(),
+        lineage=list(lineage),
+        metrics={**model.metrics, "episodes": model.episodes},
+        verdict=verdict.to_dict(),
+        champion_of=champion_of,
+    )
+
+
+def write_model(models_dir: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint under its stage's name; complete or absent."""
+    models_dir.mkdir(parents=True, exist_ok=True)
+    path = models_dir / stage_file(checkpoint.symbol, checkpoint.stage)
+    save_checkpoint(path, checkpoint)
+    return path
+
+
+def keep_dated_copy(models_dir: Path, checkpoint: Checkpoint, plan: Plan) -> Path:
+    """Write the same checkpoint once more under the plan's naming convention."""
+    stage = checkpoint.champion_of or checkpoint.stage
+    name = timestamped_name(
+        plan.model_management.model_naming_convention,
+        checkpoint.symbol,
+        STAGE_KEYS[stage],  # ty: ignore[invalid-argument-type]
+        plan.stage(stage).algorithm,
+        datetime.now(UTC),
+    )
+    save_checkpoint(models_dir / name, checkpoint)
+    return models_dir / name
+
+
+def model_from(checkpoint: Checkpoint) -> StageModel:
+    """Return the stage model a checkpoint holds."""
+    return StageModel(
+        stage=checkpoint.champion_of or checkpoint.stage,
+        policy_spec=dict(checkpoint.policy_spec),
+        weights=checkpoint.weights.numpy().copy(),
+        extra=dict(checkpoint.extra_tensors),
+        episodes=int(checkpoint.metrics.get("episodes", 0)),
+        metrics=dict(checkpoint.metrics),
+    )
+
+
+def retire_older_files(models_dir: Path, symbol: str, run_name: str, *, first_stage: str) -> list[Path]:
+    """Move model files of this symbol that an earlier run made, from the first stage trained now on, aside.
+
+    They grew out of a stage-1 model that no longer exists; left in place, the backtest would go on preferring an old
+    final model to what was just trained. Nothing is deleted.
+    """
+    order = list(FILE_STAGES)
+    moved = []
+    for stage in order[order.index(first_stage) :]:
+        path = models_dir / stage_file(symbol, stage)
+        if not os.path.lexists(path) or _made_by(path, run_name):
+            continue
+        folder = models_dir / RETIRED / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in (path, sidecar_of(path)):
+            if os.path.lexists(file):
+                os.replace(file, folder / file.name)
+        moved.append(folder / path.name)
+    return moved
+
+
+def _made_by(path: Path, run_name: str) -> bool:
+    try:
+        return load_checkpoint(path).trading.get("run") == run_name
+    except CheckpointError:
+        # A damaged file of an earlier run is retired with the others; the backtest would refuse it by name.
+        return False

@@ -1,0 +1,84 @@
+"""Stage 2: four experts mixed by a gate that sees the market's slow state, grown out of the stage-1 policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from rl.policies.actor_critic import ActorCritic, build_policy
+from rl.policies.mixture import MixtureRegulariser, diversity, warm_start_mixture
+from rl.stages.plan import Plan
+from rl.stages.policy_training import PolicyTraining
+from rl.stages.stage_model import StageModel
+from rl.stages.symbol_data import SymbolData
+from rl.trading.kernel import ACCOUNT_FEATURES, ACTION_COUNTS
+
+
+def mixture_spec(data: SymbolData, plan: Plan, value_hidden: list[int]) -> dict[str, Any]:
+    """Return the spec of the plan's mixture for one symbol."""
+    params = plan.training_params.moe
+    return {
+        "encoder": "mixture",
+        "observations": len(data.feature_names) + ACCOUNT_FEATURES,
+        "actions": ACTION_COUNTS[plan.environment.action_scheme],
+        "experts": params.num_experts,
+        "expert_hidden": [params.expert_hidden_dim] * len(value_hidden),
+        "gate_hidden": params.gating_hidden_dim,
+        "gate_inputs": list(data.gate_columns),
+        "temperature": params.gating_temperature,
+        "value_hidden": value_hidden,
+    }
+
+
+def regulariser(plan: Plan) -> MixtureRegulariser:
+    """Return the terms that keep the experts apart and in use."""
+    params = plan.training_params.moe
+    return MixtureRegulariser(
+        diversity_weight=params.diversity_loss_weight,
+        diversity_cap=params.diversity_cap,
+        balance_weight=params.balance_weight,
+    )
+
+
+def moe_training(data: SymbolData, plan: Plan, parent: StageModel | None, *, seed: int) -> PolicyTraining:
+    """Return stage 2's training, not started.
+
+    With a parent (and `model_management.transfer_learning`) the experts are noisy copies of its actor, so that at step
+    0 the mixture acts as the parent did; without one every expert starts at random.
+    """
+    ppo = plan.training_params.ppo
+    if parent is not None and plan.model_management.transfer_learning:
+        spec = mixture_spec(data, plan, list(parent.policy_spec["hidden"]))
+        noise = plan.training_params.moe.expert_init_noise
+        policy = warm_start_mixture(parent.policy(), spec, noise=noise, seed=seed)
+    else:
+        policy = build_policy(mixture_spec(data, plan, [ppo.hidden_dim] * ppo.hidden_layers), seed)
+    return PolicyTraining("moe", data, plan, policy, seed=seed, auxiliary_loss=regulariser(plan))
+
+
+@torch.no_grad()
+def expert_usage(data: SymbolData, policy: ActorCritic, window: str) -> dict[str, Any]:
+    """Return how much each expert is used on a window, how sharply the gate chooses and how far experts differ.
+
+    The gate sees the market only, so its figures are exact; what experts would do is asked of a flat account.
+    """
+    start, stop = data.window(window)
+    market = data.market.features[start:stop]
+    observations = np.zeros((len(market), market.shape[1] + ACCOUNT_FEATURES), dtype=np.float32)
+    observations[:, : market.shape[1]] = market
+    # A flat account holds its whole equity in cash.
+    observations[:, -1] = 1.0
+    parts = policy.mixture_parts(torch.from_numpy(observations))
+    usage = parts.gate_probs.mean(0)
+    choice = parts.gate_probs.argmax(-1)
+    entropy = -(parts.gate_probs * parts.gate_probs.clamp_min(1e-12).log()).sum(-1).mean()
+    return {
+        "window": window,
+        "mean_gate_weight": [float(share) for share in usage],
+        "effective_experts": float(torch.exp(-(usage * usage.clamp_min(1e-12).log()).sum())),
+        "gate_entropy": float(entropy),
+        "switching_rate": float((choice[1:] != choice[:-1]).float().mean()),
+        "diversity": float(diversity(parts.expert_log_probs, usage)),
+    }

@@ -1,0 +1,177 @@
+"""Stages 1 and 2: one PPO on the training window, watched on the validation window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from rl.algorithms.ppo import PPO, AuxiliaryLoss, PPOConfig
+from rl.common.errors import ConfigError
+from rl.envs.vector_env import VectorTradingEnv
+from rl.policies.actor_critic import ActorCritic
+from rl.policies.forward import pack
+from rl.stages.evaluation import replay_on, returns_by_session
+from rl.stages.plan import Plan
+from rl.stages.stage_model import StageModel, model_of
+from rl.stages.symbol_data import SymbolData
+from rl.trading.metrics import profit_factor, win_rate
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def ppo_config(plan: Plan) -> PPOConfig:
+    """Return PPO's settings under a plan."""
+    params = plan.training_params.ppo
+    config = PPOConfig(
+        learning_rate=params.learning_rate,
+        schedule=params.learning_rate_schedule,
+        rollout_steps=params.rollout_steps,
+        batch_size=params.batch_size,
+        epochs=params.k_epochs,
+        gamma=params.gamma,
+        gae_lambda=params.gae_lambda,
+        clip_epsilon=params.clip_epsilon,
+        value_coef=params.value_coef,
+        entropy_coef=params.entropy_coef,
+        max_grad_norm=params.max_grad_norm,
+        target_kl=params.target_kl,
+    )
+    problems = config.problems()
+    if problems:
+        raise ConfigError("training_params.ppo:\n  " + "\n  ".join(problems))
+    return config
+
+
+def training_env(data: SymbolData, plan: Plan) -> VectorTradingEnv:
+    """Return the lanes that trade the training window, and nothing but it."""
+    environment = plan.environment
+    return VectorTradingEnv(
+        data.market,
+        [data.window("train")],
+        [data.rules],
+        num_envs=plan.training_params.ppo.num_envs,
+        episode_bars=environment.episode_bars,
+        scheme=environment.action_scheme,
+        capital=environment.initial_capital,
+    )
+
+
+class PolicyTraining:
+    """PPO on one policy; the best of its checkpoints by validation is the stage's model.
+
+    An episode is `episode_bars` decisions of one account; `episodes: 500` means 500 times that many, spread over the
+    lanes. Every `checkpoint_frequency` episodes the greedy policy trades the validation window; the weights with the
+    highest mean session return there are kept. That looks at validation, never at promotion or test.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        data: SymbolData,
+        plan: Plan,
+        policy: ActorCritic,
+        *,
+        seed: int,
+        auxiliary_loss: AuxiliaryLoss | None = None,
+    ) -> None:
+        self._stage = stage
+        self._data = data
+        self._plan = plan
+        self._policy = policy
+        self._auxiliary_loss = auxiliary_loss
+        self._seed = seed
+        self._episodes = 0
+        self._rounds = 0
+        self._best_score = -np.inf
+        self._best_weights: np.ndarray | None = None
+        self._best_episodes = 0
+        self._curve: list[dict[str, Any]] = []
+
+    def train(self, episodes: int, report: Report) -> StageModel:
+        """Train for so many more episodes and return the best model so far.
+
+        Args:
+            episodes: How many; a further call extends the training with a fresh learning-rate schedule.
+            report: Called after every update with its figures.
+        """
+        config = ppo_config(self._plan)
+        envs = training_env(self._data, self._plan)
+        learner = PPO(
+            self._policy, envs, config, self._seed + 7919 * self._rounds, auxiliary_loss=self._auxiliary_loss
+        )
+        self._rounds += 1
+        bars = self._plan.environment.episode_bars
+        before = self._episodes
+        next_check = self._episodes + self._plan.monitoring.checkpoint_frequency
+        if self._best_weights is None:
+            self._check()
+
+        def on_update(update: dict[str, Any]) -> None:
+            nonlocal next_check
+            self._episodes = before + min(episodes, int(update["steps"] // bars))
+            if self._episodes >= next_check or self._episodes == before + episodes:
+                self._check()
+                next_check += self._plan.monitoring.checkpoint_frequency
+            latest = self._curve[-1]
+            report(
+                {
+                    **update,
+                    "episodes": self._episodes,
+                    "episodes_this_call": self._episodes - before,
+                    "validation": latest,
+                }
+            )
+
+        learner.train(episodes * bars, on_update=on_update)
+        self._episodes = before + episodes
+        if self._curve[-1]["episodes"] != self._episodes:
+            self._check()
+        return self.model()
+
+    def model(self) -> StageModel:
+        """Return the best model so far."""
+        final = self._policy.flat_parameters().numpy().copy()
+        assert self._best_weights is not None
+        self._policy.load_flat(torch.from_numpy(self._best_weights))
+        metrics = {
+            "validation_curve": self._curve,
+            "best_episodes": self._best_episodes,
+            "validation_looks": len(self._curve),
+        }
+        model = model_of(self._stage, self._policy, episodes=self._episodes, metrics=metrics)
+        self._policy.load_flat(torch.from_numpy(final))
+        return model
+
+    def _check(self) -> None:
+        """Trade the validation window with the present weights and keep them if none did better."""
+        environment = self._plan.environment
+        replay = replay_on(
+            self._data,
+            pack(self._policy),
+            "validation",
+            scheme=environment.action_scheme,
+            capital=environment.initial_capital,
+        )
+        returns = returns_by_session(self._data, replay, "validation")
+        score = float(np.mean(returns))
+        self._curve.append(
+            {
+                "episodes": self._episodes,
+                "mean_session_return": score,
+                "win_rate": _plain(win_rate(replay.trades.net_pnl)),
+                "profit_factor": _plain(profit_factor(replay.trades.net_pnl)),
+                "trades": len(replay.trades),
+            }
+        )
+        # The untrained start is shown in the curve but is never the stage's model.
+        if self._episodes > 0 and score > self._best_score:
+            self._best_score = score
+            self._best_episodes = self._episodes
+            self._best_weights = self._policy.flat_parameters().numpy().copy()
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,21 @@
+"""Stage 1: the PPO baseline, a plain network on one symbol."""
+
+from __future__ import annotations
+
+from rl.policies.actor_critic import build_policy
+from rl.stages.plan import Plan
+from rl.stages.policy_training import PolicyTraining
+from rl.stages.symbol_data import SymbolData
+from rl.trading.kernel import ACCOUNT_FEATURES, ACTION_COUNTS
+
+
+def ppo_training(data: SymbolData, plan: Plan, *, seed: int) -> PolicyTraining:
+    """Return stage 1's training, not started."""
+    params = plan.training_params.ppo
+    spec = {
+        "encoder": "mlp",
+        "observations": len(data.feature_names) + ACCOUNT_FEATURES,
+        "actions": ACTION_COUNTS[plan.environment.action_scheme],
+        "hidden": [params.hidden_dim] * params.hidden_layers,
+    }
+    return PolicyTraining("ppo", data, plan, build_policy(spec, seed), seed=seed)

@@ -1,0 +1,509 @@
+"""The sequence of one symbol: train, judge, go on or fall back; then champion and promotion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from rl.backtest.engine import Replay
+from rl.backtest.result import figures_of
+from rl.checkpoints.adaptation import AdaptationRecipe
+from rl.checkpoints.checkpoint import Checkpoint, load_checkpoint, stage_file
+from rl.checkpoints.predictor import Predictor
+from rl.common.errors import CheckpointError, UsageError
+from rl.stages.adaptation_gate import adaptation_verdict
+from rl.stages.evaluation import described_window, packed, replay_on, returns_by_session, trade_record
+from rl.stages.evidence import EvidenceLedger, window_hash
+from rl.stages.gates import ChampionDecision, Verdict, champion_keeps, progress_verdict, promotion_verdict
+from rl.stages.maml_stage import CrossSymbol, MetaTraining
+from rl.stages.model_files import (
+    checkpoint_of,
+    keep_dated_copy,
+    model_from,
+    retire_older_files,
+    write_model,
+)
+from rl.stages.moe_stage import expert_usage, moe_training
+from rl.stages.plan import STAGES, Plan
+from rl.stages.policy_training import PolicyTraining
+from rl.stages.ppo_stage import ppo_training
+from rl.stages.stage_model import STAGE_TITLES, StageModel
+from rl.stages.symbol_data import SymbolData
+
+EXTENSION_ROUNDS = 2
+"""The extension is trained in so many equal parts, with a gate after each, so that a pass half-way saves the rest."""
+
+
+class Listener(Protocol):
+    """Who hears what a sequence does: console, log, tests."""
+
+    def stage_started(self, symbol: str, stage: str, total: int, unit: str, why: str) -> None: ...
+
+    def progressed(self, symbol: str, stage: str, figures: dict[str, Any]) -> None: ...
+
+    def judged(
+        self, symbol: str, stage: str, verdict: Verdict, seconds: float, cpu_seconds: float
+    ) -> None: ...
+
+    def said(self, symbol: str, text: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOutcome:
+    """One stage as it ended."""
+
+    stage: str
+    model: StageModel
+    verdict: Verdict
+    attempts: tuple[Verdict, ...]
+    """Every verdict on the way, the deciding one last."""
+    file: Path | None
+    wall_seconds: float
+    cpu_seconds: float
+    validation: dict[str, Any]
+    """Figures of the greedy policy on the validation window."""
+    champion: ChampionDecision | None
+    """How it compared with the champion before it; None for the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SymbolOutcome:
+    """What came of one symbol."""
+
+    symbol: str
+    stages: tuple[StageOutcome, ...]
+    champion: str | None
+    promotion: Verdict | None
+    final_file: Path | None
+    stopped: str | None
+    """Why the sequence ended early; None where every stage asked for was trained."""
+    notes: tuple[str, ...]
+    windows: dict[str, tuple[str, str, int]]
+    """First label, last label and number of sessions of each window."""
+    bars: int
+    features: int
+    seconds: float
+
+    @property
+    def gate_stopped(self) -> bool:
+        """True where a gate ended the sequence."""
+        return self.stopped is not None
+
+    @property
+    def everything_passed(self) -> bool:
+        """True where every gate and the promotion were passed."""
+        return (
+            not self.gate_stopped
+            and all(stage.verdict.passed for stage in self.stages)
+            and self.promotion is not None
+            and self.promotion.passed
+        )
+
+
+@dataclass
+class _Run:
+    """What the steps of one symbol's sequence share."""
+
+    data: SymbolData
+    plan: Plan
+    others: Sequence[SymbolData]
+    held_out: SymbolData | None
+    models_dir: Path
+    ledger: EvidenceLedger
+    listener: Listener
+    run_name: str
+    lineage: list[str] = field(default_factory=list)
+    returns: dict[str, np.ndarray] = field(default_factory=dict)
+    """Validation session returns of each stage's model."""
+    recipe: AdaptationRecipe | None = None
+    """How the stage-3 model is adapted, once there is one."""
+
+
+def run_sequence(
+    data: SymbolData,
+    plan: Plan,
+    *,
+    others: Sequence[SymbolData] = (),
+    held_out: SymbolData | None = None,
+    stages: Sequence[str] = STAGES,
+    models_dir: Path,
+    ledger: EvidenceLedger,
+    listener: Listener,
+    run_name: str,
+) -> SymbolOutcome:
+    """Train one symbol through the stages asked for.
+
+    Args:
+        data: The symbol, split and scaled.
+        plan: The plan with the symbol's own overrides applied.
+        others: Other symbols whose training windows serve as meta-learning tasks.
+        held_out: A symbol kept out of meta-training, to measure adaptation across symbols on.
+        stages: Which stages; a later one starts from the earlier one's file if that is not trained now.
+        models_dir: Where model files go.
+        ledger: Where looks at validation and promotion windows are counted.
+        listener: Who is told.
+        run_name: Name of the run, stored in every file it writes.
+    """
+    started = time.perf_counter()
+    run = _Run(data, plan, others, held_out, models_dir, ledger, listener, run_name)
+    done: list[StageOutcome] = []
+    champion: StageOutcome | None = None
+    parent, stopped = _parent_on_disk(run, stages), None
+    for position, stage in enumerate(stages):
+        outcome = _train_stage(run, stage, parent, champion)
+        done.append(outcome)
+        parent = outcome.model
+        decision = outcome.champion
+        if outcome.verdict.outcome != "FAIL" and (
+            champion is None or (decision is not None and decision.replaces)
+        ):
+            champion = outcome
+        stopped = _reason_to_stop(plan, outcome)
+        if stopped:
+            break
+        if not plan.progression_rules.auto_progression and position + 1 < len(stages):
+            listener.said(
+                data.symbol,
+                f"auto_progression is false: {STAGE_TITLES[stages[position + 1]]} was not started; "
+                f"go on with --stages {stages[position + 1]}",
+            )
+            break
+    promotion, final_file = _promote(run, champion) if champion else (None, None)
+    retire_older_files(models_dir, data.symbol, run_name, first_stage=stages[0])
+    if final_file is not None and not plan.model_management.save_stage_models:
+        for outcome in done:
+            _forget(outcome.file)
+    return SymbolOutcome(
+        symbol=data.symbol,
+        stages=tuple(done),
+        champion=champion.stage if champion else None,
+        promotion=promotion,
+        final_file=final_file,
+        stopped=stopped,
+        notes=data.notes,
+        windows={
+            name: (*data.dates(name), data.sessions_in(name))
+            for name in ("train", "validation", "promotion", "test")
+        },
+        bars=len(data.bars),
+        features=len(data.feature_names),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _forget(file: Path | None) -> None:
+    if file is not None:
+        file.unlink()
+        file.with_name(file.name + ".json").unlink()
+
+
+def _reason_to_stop(plan: Plan, outcome: StageOutcome) -> str | None:
+    verdict = outcome.verdict
+    if verdict.outcome == "FAIL":
+        return f"gate after {STAGE_TITLES[outcome.stage]}: FAIL ({' '.join(verdict.reasons)})"
+    if verdict.outcome == "INCONCLUSIVE" and plan.progression_rules.on_inconclusive == "stop":
+        return f"gate after {STAGE_TITLES[outcome.stage]}: INCONCLUSIVE, and on_inconclusive is stop"
+    return None
+
+
+def _parent_on_disk(run: _Run, stages: Sequence[str]) -> StageModel | None:
+    """Return the model the first stage asked for starts from, where that is not stage 1.
+
+    Raises:
+        UsageError: There is no such file, or it was trained on other data or features.
+    """
+    first = stages[0]
+    if first == STAGES[0]:
+        return None
+    before = STAGES[STAGES.index(first) - 1]
+    path = run.models_dir / stage_file(run.data.symbol, before)
+    if not path.exists():
+        raise UsageError(
+            f"--stages {first}: {run.data.symbol} has no model of {STAGE_TITLES[before]} to start from ({path} does not "
+            f"exist). Train it with: python run_training.py --symbols {run.data.symbol} --stages {before} {first}"
+        )
+    checkpoint = load_checkpoint(path)
+    if (
+        checkpoint.data_hash != run.data.data_hash
+        or tuple(checkpoint.feature_names) != run.data.feature_names
+    ):
+        raise CheckpointError(
+            f"{path} was trained on other data or features than {run.data.symbol} has now. "
+            f"Train it again: python run_training.py --symbols {run.data.symbol}"
+        )
+    run.lineage = [*checkpoint.lineage]
+    return model_from(checkpoint)
+
+
+def _train_stage(
+    run: _Run, stage: str, parent: StageModel | None, champion: StageOutcome | None
+) -> StageOutcome:
+    wall, cpu = time.perf_counter(), time.process_time()
+    if stage == "maml":
+        if parent is None:
+            raise UsageError("stage 3 needs the model of a stage before it; add ppo or moe to --stages")
+        model, attempts = _meta_train(run, parent)
+    else:
+        model, attempts = _train_with_fallbacks(run, stage, parent)
+    replay = _validation_replay(run, model)
+    returns = returns_by_session(run.data, replay, "validation")
+    run.returns[stage] = returns
+    decision = None
+    if champion is not None:
+        decision = champion_keeps(
+            returns,
+            run.returns[champion.stage],
+            run.plan.evidence.alpha,
+            later_name=STAGE_TITLES[stage],
+            earlier_name=STAGE_TITLES[champion.stage],
+        )
+    verdict = attempts[-1]
+    checkpoint = _checkpoint(run, model, verdict)
+    file = write_model(run.models_dir, checkpoint)
+    run.lineage = [*run.lineage, model.fingerprint()]
+    if verdict.passed and run.plan.model_management.keep_best_models:
+        keep_dated_copy(run.models_dir, checkpoint, run.plan)
+    outcome = StageOutcome(
+        stage=stage,
+        model=model,
+        verdict=verdict,
+        attempts=tuple(attempts),
+        file=file,
+        wall_seconds=time.perf_counter() - wall,
+        cpu_seconds=time.process_time() - cpu,
+        validation=_validation_figures(run, model, returns, replay),
+        champion=decision,
+    )
+    run.listener.judged(run.data.symbol, stage, verdict, outcome.wall_seconds, outcome.cpu_seconds)
+    if decision is not None:
+        run.listener.said(run.data.symbol, f"champion: {decision.text}")
+    return outcome
+
+
+def _checkpoint(run: _Run, model: StageModel, verdict: Verdict, champion_of: str | None = None) -> Checkpoint:
+    return checkpoint_of(
+        run.data,
+        run.plan,
+        model,
+        verdict,
+        lineage=run.lineage,
+        run_name=run.run_name,
+        adaptation=run.recipe.to_dict() if run.recipe and model.stage == "maml" else None,
+        champion_of=champion_of,
+    )
+
+
+def _validation_replay(run: _Run, model: StageModel) -> Replay:
+    environment = run.plan.environment
+    return replay_on(
+        run.data,
+        packed(model),
+        "validation",
+        scheme=environment.action_scheme,
+        capital=environment.initial_capital,
+    )
+
+
+def _validation_figures(run: _Run, model: StageModel, returns: np.ndarray, replay: Replay) -> dict[str, Any]:
+    figures = figures_of(replay, run.data.market.session, run.data.sessions_per_year).as_dict()
+    figures["mean_session_return"] = float(np.mean(returns))
+    if model.policy_spec["encoder"] == "mixture":
+        figures["experts"] = expert_usage(run.data, model.policy(), "validation")
+    return figures
+
+
+# --- stages 1 and 2 ---------------------------------------------------------------------------------------------------
+
+
+def _train_with_fallbacks(
+    run: _Run, stage: str, parent: StageModel | None
+) -> tuple[StageModel, list[Verdict]]:
+    """Train a stage; where its gate is not passed, extend, then search. Returns the model and every verdict."""
+    episodes = run.plan.stage(stage).episodes  # ty: ignore[unresolved-attribute]
+    fallback = run.plan.progression_rules.fallback_strategies
+    training = _training_of(run, stage, run.plan, parent)
+    tried: list[tuple[StageModel, Verdict]] = [
+        _attempt(run, stage, training, episodes, f"{episodes} episodes")
+    ]
+    if fallback.extend_training and _wants_fallback(run.plan, tried[-1][1]):
+        part = max(1, fallback.max_extension_episodes // EXTENSION_ROUNDS)
+        for _ in range(EXTENSION_ROUNDS):
+            tried.append(_attempt(run, stage, training, part, f"extended by {part} episodes"))
+            if not _wants_fallback(run.plan, tried[-1][1]):
+                break
+    if fallback.hyperparameter_tuning and _wants_fallback(run.plan, tried[-1][1]):
+        for changes in run.plan.search_candidates():
+            named = ", ".join(f"{name} {value:g}" for name, value in changes.items())
+            candidate = _training_of(run, stage, run.plan.with_ppo(**changes), parent)
+            tried.append(_attempt(run, stage, candidate, episodes, f"search: {named}"))
+            if not _wants_fallback(run.plan, tried[-1][1]):
+                break
+    best = _best_attempt(tried)
+    verdicts = [verdict for _, verdict in tried if verdict is not tried[best][1]]
+    return tried[best][0], [*verdicts, tried[best][1]]
+
+
+def _wants_fallback(plan: Plan, verdict: Verdict) -> bool:
+    if verdict.outcome == "PASS":
+        return False
+    return verdict.outcome == "FAIL" or plan.progression_rules.on_inconclusive == "stop"
+
+
+def _best_attempt(tried: list[tuple[StageModel, Verdict]]) -> int:
+    """Return the attempt to keep: the best verdict, and among equal ones the highest validation return."""
+    rank = {"PASS": 2, "INCONCLUSIVE": 1, "FAIL": 0}
+
+    def worth(place: int) -> tuple[int, float]:
+        model, verdict = tried[place]
+        curve = model.metrics["validation_curve"]
+        scores = [point["mean_session_return"] for point in curve if point["episodes"] > 0]
+        return rank[verdict.outcome], max(scores)
+
+    return max(range(len(tried)), key=worth)
+
+
+def _training_of(run: _Run, stage: str, plan: Plan, parent: StageModel | None) -> PolicyTraining:
+    if stage == "ppo":
+        return ppo_training(run.data, plan, seed=plan.seed)
+    return moe_training(run.data, plan, parent, seed=plan.seed)
+
+
+def _attempt(
+    run: _Run, stage: str, training: PolicyTraining, episodes: int, why: str
+) -> tuple[StageModel, Verdict]:
+    symbol = run.data.symbol
+    run.listener.stage_started(symbol, stage, episodes, "episodes", why)
+    model = training.train(episodes, lambda figures: run.listener.progressed(symbol, stage, figures))
+    return model, _progress(run, stage, model)
+
+
+def _progress(run: _Run, stage: str, model: StageModel) -> Verdict:
+    """Judge a model on the validation window, and count the look before looking."""
+    attempt, looked = _look(run, "validation", "progress", model)
+    verdict = progress_verdict(
+        trade_record(run.data, _validation_replay(run, model), "validation", model.episodes),
+        run.plan.criteria(stage),
+        symbol=run.data.symbol,
+        stage=stage,
+        window=described_window(run.data, "validation"),
+        attempt=attempt,
+        alpha=run.plan.evidence.alpha,
+        context=_context(run, model),
+    )
+    run.ledger.conclude(run.data.symbol, looked, "progress", attempt, outcome=verdict.outcome)
+    return verdict
+
+
+def _look(run: _Run, window: str, purpose: str, model: StageModel) -> tuple[int, str]:
+    span = run.data.times(window)
+    name = window_hash(run.data.symbol, *span, run.data.data_hash)
+    attempt = run.ledger.record(
+        run.data.symbol,
+        name,
+        purpose,
+        subject=model.fingerprint(),
+        span=span,
+        stage=model.stage,
+        run=run.run_name,
+    )
+    return attempt, name
+
+
+def _context(run: _Run, model: StageModel) -> dict[str, Any]:
+    return {
+        "run": run.run_name,
+        "seed": run.plan.seed,
+        "weights": model.fingerprint(),
+        "rules": run.data.rules.as_dict(),
+    }
+
+
+# --- stage 3 ----------------------------------------------------------------------------------------------------------
+
+
+def _meta_train(run: _Run, parent: StageModel) -> tuple[StageModel, list[Verdict]]:
+    iterations = run.plan.training_sequence.stage_3_maml.meta_iterations
+    symbol = run.data.symbol
+    training = MetaTraining(run.data, run.plan, parent, run.others, seed=run.plan.seed)
+    run.listener.stage_started(
+        symbol, "maml", iterations, "iterations", f"{iterations} iterations on {', '.join(training.symbols)}"
+    )
+    model = training.train(iterations, lambda figures: run.listener.progressed(symbol, "maml", figures))
+    run.recipe = training.recipe()
+    proof = training.proof()
+    attempt, looked = _look(run, "validation", "adaptation", model)
+    verdict = adaptation_verdict(
+        proof,
+        run.plan.criteria("maml"),
+        _across_symbols(run, training),
+        symbol=symbol,
+        window=described_window(run.data, "validation"),
+        evaluation_steps=run.plan.training_params.maml.evaluation_steps,
+        attempt=attempt,
+        alpha=run.plan.evidence.alpha,
+        context=_context(run, model),
+    )
+    run.ledger.conclude(symbol, looked, "adaptation", attempt, outcome=verdict.outcome)
+    metrics = {**model.metrics, "adaptation": verdict.metrics}
+    return replace(model, metrics=metrics), [verdict]
+
+
+def _across_symbols(run: _Run, training: MetaTraining) -> CrossSymbol:
+    if run.held_out is None:
+        return CrossSymbol(
+            ratio=None,
+            symbol=None,
+            note="needs at least three symbols in the run, one of which is held out of meta-training",
+        )
+    held = run.held_out
+    path = run.models_dir / stage_file(held.symbol, "moe")
+    if not path.exists():
+        return CrossSymbol(
+            ratio=None, symbol=held.symbol, note=f"{held.symbol} was held out, but has no stage-2 model yet"
+        )
+    return training.across(held, model_from(load_checkpoint(path)))
+
+
+# --- champion and promotion -------------------------------------------------------------------------------------------
+
+
+def _promote(run: _Run, champion: StageOutcome) -> tuple[Verdict, Path | None]:
+    """Judge the champion on the promotion window, which nothing has looked at, and write the final model."""
+    model = champion.model
+    attempt, looked = _look(run, "promotion", "promotion", model)
+    environment = run.plan.environment
+    # The same path as backtest and service: a stage-3 model adapts on the bars just before the window.
+    prepared = Predictor(_checkpoint(run, model, champion.verdict)).policy_for(
+        run.data.market,
+        run.data.rules,
+        span_start=run.data.window("promotion")[0],
+        capital=environment.initial_capital,
+    )
+    replay = replay_on(
+        run.data,
+        prepared.packed,
+        "promotion",
+        scheme=environment.action_scheme,
+        capital=environment.initial_capital,
+    )
+    verdict = promotion_verdict(
+        trade_record(run.data, replay, "promotion", None),
+        replace(run.plan.criteria(champion.stage), min_episodes=None),  # ty: ignore[invalid-argument-type]
+        symbol=run.data.symbol,
+        stage=champion.stage,
+        window=described_window(run.data, "promotion"),
+        attempt=attempt,
+        alpha=run.plan.evidence.alpha,
+        context=_context(run, model),
+    )
+    run.ledger.conclude(run.data.symbol, looked, "promotion", attempt, outcome=verdict.outcome)
+    final = None
+    if verdict.passed or run.plan.model_management.promotion == "best_validation":
+        final = write_model(run.models_dir, _checkpoint(run, model, verdict, champion_of=champion.stage))
+    return verdict, final
+

@@ -1,0 +1,1 @@
+"""Execution: the one kernel every part trades through, its costs, its ledger and its figures."""

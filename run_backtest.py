@@ -1,0 +1,27 @@
+"""Backtest the best available model of every symbol; see `python run_backtest.py --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rl.apps.commands.options import backtest_parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the options, backtest, and return the exit code."""
+    options = backtest_parser().parse_args(argv)
+    from rl.apps.commands.entry import run_command
+
+    return run_command(_backtest, options)
+
+
+def _backtest(options: argparse.Namespace) -> int:
+    from rl.apps.commands.backtest import backtest
+
+    return backtest(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

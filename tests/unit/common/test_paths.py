@@ -1,0 +1,56 @@
+"""Which names may become file names, and where the folders are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rl.common.errors import UsageError
+from rl.common.paths import Folders, checked_symbol
+
+
+@pytest.mark.parametrize(
+    "symbol", ["Nifty_2", "Bank_Nifty_5", "SPY", "BHP.AX", "BTC-USD", "EURUSD=X", "CL=F", "^GSPC", "SYN_ou_1"]
+)
+def test_the_symbols_people_use_are_accepted_unchanged(symbol):
+    assert checked_symbol(symbol) == symbol
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "../x",
+        "..",
+        ".",
+        ".hidden",
+        "/etc/passwd",
+        "A/B",
+        "A\\B",
+        "C:x",
+        "A..B",
+        "A B",
+        "A\n",
+        "A\0",
+        "~root",
+        "Größe",
+        "*",
+    ],
+)
+def test_a_symbol_that_could_leave_its_folder_is_refused(text):
+    with pytest.raises(UsageError):
+        checked_symbol(text)
+
+
+def test_the_refusal_says_what_was_found_and_what_is_allowed():
+    with pytest.raises(UsageError, match="'A/B' cannot be a symbol: it contains '/'") as refused:
+        checked_symbol("A/B")
+    assert "letters, digits and _ . = ^ -" in str(refused.value)
+
+
+def test_the_default_folders_are_those_of_the_checkout():
+    assert Folders.default() == Folders(
+        raw=Path("data/raw"), processed=Path("data/processed"), models=Path("models"), reports=Path("reports")
+    )
+    assert Folders.default(Path("elsewhere")).raw == Path("elsewhere/data/raw")
