@@ -51,10 +51,10 @@ def last_bar_sign(
 
 
 def shuffled_runs(sides: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return the same stretches of long, flat and short in random order.
+    """Return the same sequence of long, flat and short stretches, their lengths drawn anew among stretches of a side.
 
-    Time in the market, holding times and the number of position changes stay those of the strategy (neighbouring
-    stretches of one side may merge); only the timing is lost.
+    The number of position changes, the time on each side and the holding times stay those of the strategy; only the
+    timing is lost.
 
     Args:
         sides: -1, 0 or 1 per decision bar. (n,)
@@ -62,10 +62,13 @@ def shuffled_runs(sides: np.ndarray, generator: np.random.Generator) -> np.ndarr
     """
     if len(sides) == 0:
         return sides
-    borders = np.flatnonzero(np.diff(sides)) + 1
-    runs = np.split(sides, borders)
-    order = generator.permutation(len(runs))
-    return np.concatenate([runs[k] for k in order])
+    borders = np.concatenate([[0], np.flatnonzero(np.diff(sides)) + 1, [len(sides)]])
+    run_side = sides[borders[:-1]]
+    lengths = np.diff(borders)
+    for side in np.unique(run_side):
+        places = np.flatnonzero(run_side == side)
+        lengths[places] = lengths[generator.permutation(places)]
+    return np.repeat(run_side, lengths)
 
 
 def random_timing(
@@ -77,7 +80,7 @@ def random_timing(
     generator: np.random.Generator,
     draws: int,
 ) -> tuple[Replay, ...]:
-    """Return `draws` replays with the strategy's stretches in random order."""
+    """Return `draws` replays with the strategy's stretches at random times."""
     decisions = window[1] - window[0] - 1
     sides = np.zeros(decisions, dtype=np.int8)
     sides[: len(strategy.decided)] = np.sign(strategy.decided)
@@ -124,7 +127,7 @@ def baselines(
         short,
         Baseline(
             name="random",
-            description="the strategy's stretches in random order: same turnover, no timing",
+            description="the strategy's sequence of positions with holding times in random order: same turnover, no timing",
             replays=random_timing(market, window, rules, capital, strategy, generator, draws),
         ),
         Baseline(

@@ -157,7 +157,18 @@ def _scan(
             mask_actions(scheme, rules, account[UNITS], mask)
             action = _best_allowed(logits, mask)
             if action == _NO_ACTION:
-                return equity, held, decided, actions, rewards, costs, fill_log[:count], account, both, -1 - step
+                return (
+                    equity,
+                    held,
+                    decided,
+                    actions,
+                    rewards,
+                    costs,
+                    fill_log[:count],
+                    account,
+                    both,
+                    -1 - step,
+                )
         units, refused = decode(scheme, action, rules, account, ohlc[t, 3], tradable[t])
         if refused:
             account[REFUSALS] += 1.0
@@ -278,5 +289,7 @@ def replay_actions(
     """Trade the window by a list of actions, one per decision bar. (stop - start - 1,)"""
     script = np.ascontiguousarray(actions, dtype=np.int8)
     if len(script) != window[1] - window[0] - 1:
-        raise ValueError(f"window {window} has {window[1] - window[0] - 1} decisions, but {len(script)} actions")
+        raise ValueError(
+            f"window {window} has {window[1] - window[0] - 1} decisions, but {len(script)} actions"
+        )
     return _replay(market, window, rules, scheme, capital, _NO_SHAPE, _NO_NET, 1, script)

@@ -237,7 +237,9 @@ def portfolio_figures(results: Sequence[SymbolResult]) -> dict[str, Any]:
     total = np.zeros(len(days))
     for result, own in zip(results, day, strict=True):
         position = np.searchsorted(own, days, side="right") - 1
-        total += np.where(position >= 0, result.session_equity[np.maximum(position, 0)], result.replay.capital)
+        total += np.where(
+            position >= 0, result.session_equity[np.maximum(position, 0)], result.replay.capital
+        )
     capital = float(sum(result.replay.capital for result in results))
     before = np.concatenate([[capital], total[:-1]])
     returns = np.where(before > 0, total / np.where(before > 0, before, 1.0) - 1.0, 0.0)

@@ -76,7 +76,8 @@ class Predictor:
             return PreparedPolicy(packed=pack_weights(spec, stored), note=None)
         if not adapt_before_use:
             return PreparedPolicy(
-                packed=pack_weights(spec, stored), note="adapted once, before validation (adapt_before_use is off)"
+                packed=pack_weights(spec, stored),
+                note="adapted once, before validation (adapt_before_use is off)",
             )
         recipe = self._recipe()
         support = (span_start - recipe.support_bars, span_start)

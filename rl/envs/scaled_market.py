@@ -29,7 +29,9 @@ def chosen_columns(table: FeatureTable, names: Sequence[str], symbol: str) -> np
     return table.values[:, [place[name] for name in names]]
 
 
-def scaled_market(bars: Bars, table: FeatureTable, names: Sequence[str], scaler: FeatureScaler) -> MarketArrays:
+def scaled_market(
+    bars: Bars, table: FeatureTable, names: Sequence[str], scaler: FeatureScaler
+) -> MarketArrays:
     """Return the kernel's arrays of one symbol with the named features scaled by a fitted scaler."""
     values = scaler.transform(chosen_columns(table, names, bars.symbol))
     # Rows before the features are defined carry no information; the kernel lets nothing be held there.
@@ -47,5 +49,7 @@ def bar_volatility(bars: Bars, window: tuple[int, int]) -> float:
     move = np.diff(close) / np.abs(close[:-1])
     spread = float(np.std(move[np.isfinite(move)])) if len(move) else 0.0
     if not spread > 0.0:
-        raise DataError(f"{bars.symbol}: the price does not move on the training window; there is nothing to learn")
+        raise DataError(
+            f"{bars.symbol}: the price does not move on the training window; there is nothing to learn"
+        )
     return spread

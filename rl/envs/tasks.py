@@ -52,7 +52,9 @@ def task_windows(
     return tasks
 
 
-def last_support(window_start: int, *, support_bars: int, purge_bars: int, earliest: int) -> tuple[int, int] | None:
+def last_support(
+    window_start: int, *, support_bars: int, purge_bars: int, earliest: int
+) -> tuple[int, int] | None:
     """Return the support stretch that ends just before `window_start`, or None where history is too short."""
     stop = window_start - purge_bars
     start = stop - support_bars

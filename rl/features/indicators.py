@@ -13,8 +13,8 @@ divided by a trailing volatility or range measured in the same differences, so t
 lost, and the bars around the crossing are ordinary bars.
 
 Memory. A Wilder or exponential average never forgets completely. RECURSIVE_BARS is long enough that a feature
-computed from that many bars equals the one computed from all history to 1e-6 while volatility changes by less
-than a factor of about a hundred within it. Everything else uses its window's bars and no others.
+computed from that many bars equals the one computed from all history to 1e-6 while volatility changes by no
+more than a factor of about ten within it. Everything else uses its window's bars and no others.
 """
 
 from __future__ import annotations

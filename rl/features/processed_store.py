@@ -118,7 +118,7 @@ def process(
     if reason is None and stale.meta is not None:
         if stale.has_moved:
             # Noting the new time makes the next question cheap again.
-            write_json(sidecar, stale.meta | {"raw": _raw_entry(raw_path, stale.meta["data_hash"])})
+            write_json(sidecar, stale.meta | {"raw": _raw_entry(raw_path, before, stale.meta["data_hash"])})
         return _outcome(symbol, "unchanged", stale.meta, begun)
     is_first = not parquet.exists() and not sidecar.exists()
     data_hash = sha256_of(raw_path)
@@ -137,7 +137,7 @@ def process(
         }
     meta = _account(symbol, read, features, instrument) | {
         "data_hash": data_hash,
-        "raw": _raw_entry(raw_path, data_hash),
+        "raw": _raw_entry(raw_path, before, data_hash),
         "parquet": parquet_entry,
     }
     write_json(sidecar, meta)
@@ -181,9 +181,9 @@ def load_processed(symbol: str, processed_dir: Path) -> Processed:
             f"{found} in {processed_dir}.\n"
             f"  Make it with: python run_backtest.py --process-data --symbols {symbol}"
         )
-    table = pq.read_table(parquet, use_threads=False)
-    bars = _bars_of(table, meta)
-    return Processed(bars, _features_of(table, meta), meta)
+    with pq.ParquetFile(parquet) as file:
+        bars = _bars_of(file, meta)
+        return Processed(bars, _features_of(file, meta), meta)
 
 
 def fingerprint(instrument: Instrument) -> str:
@@ -267,8 +267,9 @@ def _stat(raw_path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _raw_entry(raw_path: Path, data_hash: str) -> dict[str, Any]:
-    size, modified = _stat(raw_path)
+def _raw_entry(raw_path: Path, seen: tuple[int, int], data_hash: str) -> dict[str, Any]:
+    # As it was before reading began: a change since then has to look like one at the next question.
+    size, modified = seen
     # The name only: a whole path would say something about the machine and break when the folder moves.
     return {"file": Path(raw_path).name, "bytes": size, "mtime_ns": modified, "sha256": data_hash}
 
@@ -338,8 +339,8 @@ def _write_parquet(path: Path, bars: Bars, features: FeatureTable) -> None:
     pq.write_table(table, path, compression="lz4", use_dictionary=False, column_encoding=encodings)
 
 
-def _bars_of(table: pa.Table, meta: dict[str, Any]) -> Bars:
-    column = _column_reader(table)
+def _bars_of(file: pq.ParquetFile, meta: dict[str, Any]) -> Bars:
+    column = _column_reader(file)
     return Bars(
         symbol=meta["symbol"],
         bar_seconds=meta["bar_seconds"],
@@ -350,17 +351,19 @@ def _bars_of(table: pa.Table, meta: dict[str, Any]) -> Bars:
     )
 
 
-def _features_of(table: pa.Table, meta: dict[str, Any]) -> FeatureTable:
-    column = _column_reader(table)
+def _features_of(file: pq.ParquetFile, meta: dict[str, Any]) -> FeatureTable:
+    column = _column_reader(file)
     names = tuple(meta["features"])
-    values = np.empty((table.num_rows, len(names)), dtype=np.float32)
+    values = np.empty((meta["bars"], len(names)), dtype=np.float32)
     for place, name in enumerate(names):
         values[:, place] = column(FEATURE_PREFIX + name)
     return FeatureTable(values, names, column("usable"), column("atr"), tuple(meta["regime_features"]))
 
 
-def _column_reader(table: pa.Table) -> Callable[[str], np.ndarray]:
+def _column_reader(file: pq.ParquetFile) -> Callable[[str], np.ndarray]:
     def column(name: str) -> np.ndarray:
+        # One column at a time: the whole table beside the arrays made of it would need twice the memory.
+        table = file.read([name], use_threads=False)
         # A copy where Arrow would lend its own memory, so that every array is contiguous and ours.
         return np.array(table.column(name).to_numpy())
 

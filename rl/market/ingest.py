@@ -480,7 +480,8 @@ def _check_holes(series: _Series, bar_ns: int, instrument: Instrument, findings:
         longest = int(np.argmax(missing))
         places = counted(int(np.sum(missing > 0)), "place")
         found.append(
-            f"{counted(int(missing.sum()), 'bar')} missing in {places} inside sessions, the most in a row {int(missing[longest]):,} after {series.table.label[longest]}"
+            f"{counted(int(missing.sum()), 'bar')} missing in {places} inside sessions, the most in a"
+            f" row {int(missing[longest]):,} after {series.table.label[longest]}"
         )
     is_long = silence > instrument.max_hole_days * _DAY_NS
     if is_long.any():

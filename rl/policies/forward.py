@@ -56,7 +56,7 @@ class HasFlatParameters(Protocol):
     spec: dict[str, Any]
 
     def flat_parameters(self) -> Any:
-        """Return every parameter in one float32 vector that numpy can read."""
+        """Return a copy of every parameter in one float32 tensor."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,7 @@ class PackedPolicy:
 
 def pack(policy: HasFlatParameters) -> PackedPolicy:
     """Return a copy of a policy's weights for the compiled forward pass; training on leaves it as it is."""
-    flat = np.array(policy.flat_parameters(), dtype=np.float32)
-    return pack_weights(policy.spec, flat)
+    return pack_weights(policy.spec, policy.flat_parameters().numpy())
 
 
 def pack_weights(spec: dict[str, Any], weights: np.ndarray) -> PackedPolicy:

@@ -155,7 +155,9 @@ def _costs_in_words(instrument: dict[str, Any]) -> str:
     if rules["commission_rate"]:
         parts.append(f"{1e4 * rules['commission_rate']:g} bp per side")
     if rules["commission_per_entry"] or rules["commission_per_exit"]:
-        parts.append(f"{rules['commission_per_entry']:g} per entry, {rules['commission_per_exit']:g} per exit")
+        parts.append(
+            f"{rules['commission_per_entry']:g} per entry, {rules['commission_per_exit']:g} per exit"
+        )
     if rules["commission_per_unit"]:
         parts.append(f"{rules['commission_per_unit']:g} per unit")
     if rules["slippage_rate"]:

@@ -84,7 +84,9 @@ def _headline(outcomes: Sequence[SymbolOutcome]) -> str:
         outcome.symbol for outcome in outcomes if outcome.promotion is not None and outcome.promotion.passed
     ]
     if not promoted:
-        return f"None of {len(outcomes)} symbols has a model that showed an edge on data nobody had looked at."
+        return (
+            f"None of {len(outcomes)} symbols has a model that showed an edge on data nobody had looked at."
+        )
     return f"{len(promoted)} of {len(outcomes)} symbols promoted on evidence: {', '.join(promoted)}."
 
 
@@ -134,7 +136,9 @@ def _stage_text(stage: StageOutcome, plan: Plan) -> list[str]:
     ]
     lines += ["  " + line for line in stage.verdict.lines()]
     for earlier in stage.attempts[:-1]:
-        lines.append(f"    another attempt (look {earlier.attempt}): {earlier.outcome}; {' '.join(earlier.reasons)}")
+        lines.append(
+            f"    another attempt (look {earlier.attempt}): {earlier.outcome}; {' '.join(earlier.reasons)}"
+        )
     if "experts" in figures:
         lines += _expert_text(figures["experts"])
     if stage.stage == "maml":
@@ -215,5 +219,8 @@ def _champion_json(stage: StageOutcome) -> dict[str, Any]:
     return {
         "replaces": decision.replaces,
         "text": decision.text,
-        **{name: value if value == value and abs(value) != float("inf") else None for name, value in known.items()},
+        **{
+            name: value if value == value and abs(value) != float("inf") else None
+            for name, value in known.items()
+        },
     }

@@ -14,6 +14,8 @@ from rl.stages.plan import Criteria
 FEWEST_TASKS = 30
 """Query windows needed for a verdict: fewer detect even a large effect (half a standard deviation) in under 85 %."""
 
+BASIS_POINTS = 1e4
+
 
 def adaptation_verdict(
     proof: AdaptationProof,
@@ -43,7 +45,7 @@ def adaptation_verdict(
         "over_unadapted": _compared(after, proof.adapted[:, 0], spent),
     }
     notes = {
-        "over_stage_2": "log growth per bar, adapted minus the stage-2 model",
+        "over_stage_2": "bp of log growth per bar, adapted minus the stage-2 model",
         "over_fine_tune": f"minus stage 2 fine-tuned (step size {proof.fine_tune_step_size:g})",
         "over_unadapted": "minus the meta-policy without adaptation",
     }
@@ -104,12 +106,12 @@ def _difference(name: str, test: ClusteredTest, note: str) -> CriterionResult:
     known = bool(np.isfinite(test.mean))
     return CriterionResult(
         name=name,
-        value=float(test.mean) if known else None,
+        value=BASIS_POINTS * float(test.mean) if known else None,
         threshold=0.0,
         direction="at least",
         met=test.mean > 0.0 if known else None,
-        lower=float(test.lower) if np.isfinite(test.lower) else None,
-        upper=float(test.upper) if np.isfinite(test.upper) else None,
+        lower=BASIS_POINTS * float(test.lower) if np.isfinite(test.lower) else None,
+        upper=BASIS_POINTS * float(test.upper) if np.isfinite(test.upper) else None,
         p_below=float(test.p_below_zero) if np.isfinite(test.p_below_zero) else None,
         note=note,
     )

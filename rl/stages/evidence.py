@@ -355,7 +355,7 @@ def sessions_needed(test: ClusteredTest, alpha: float) -> int | None:
     return high
 
 
-def window_hash(symbol: str, start_ns: int, stop_ns: int, data_hash: str) -> str:
+def window_hash(symbol: str, start_ns: int | np.integer, stop_ns: int | np.integer, data_hash: str) -> str:
     """Return the name under which looks at a window are counted: 64 hexadecimal digits.
 
     Args:

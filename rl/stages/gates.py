@@ -138,14 +138,14 @@ class CriterionResult:
     """Chance of a value this bad or worse if the truth is exactly at the threshold."""
     note: str = ""
 
-    def line(self) -> str:
-        """Return the figure, its interval, its threshold and how far it is from it, as one line of text."""
-        interval = f"[{_number(self.lower)}, {_number(self.upper)}]"
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """Return name, figure, interval, what was asked, and how far the figure is from it, as text."""
+        interval = f"[{_number(self.lower, 3)}, {_number(self.upper, 3)}]"
         if self.lower is None and self.upper is None:
             interval = ""
         asked = f"{self.direction} {_number(self.threshold)}"
-        text = f"  {self.name:<15} {_number(self.value):<9} {interval:<18} {asked:<15} {self._judgement()}"
-        return f"{text}; {self.note}" if self.note else text
+        judgement = f"{self._judgement()}; {self.note}" if self.note else self._judgement()
+        return self.name, _number(self.value), interval, asked, judgement
 
     def _judgement(self) -> str:
         if self.value is None or self.met is None:
@@ -224,7 +224,12 @@ class Verdict:
             "adaptation": f"Adaptation gate after {stage} for {self.symbol}",
             "promotion": f"Promotion of {self.symbol} after {stage}",
         }[self.level]
-        text = [f"{title}: {self.outcome}", *(result.line() for result in self.criteria)]
+        rows = [result.cells() for result in self.criteria]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        text = [f"{title}: {self.outcome}"]
+        for row in rows:
+            padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            text.append("  " + "  ".join(padded).rstrip())
         text.extend(f"  {reason}" for reason in self.reasons)
         name, start, stop = (self.window.get(key, "?") for key in ("name", "from", "to"))
         look = f"look {self.attempt} at it; alpha {_number(self.alpha_used)}"
@@ -339,20 +344,17 @@ def promotion_verdict(
             note="no trade was closed" if math.isnan(edge.mean) else "net money per trade",
         )
     )
-    results.append(
-        _result(
-            _EDGE, edge.p_above_zero, spent, "at most", note="chance of such a mean trade without any edge"
-        )
-    )
-    intercept = _intercept_criterion(record, confidence)
-    results.append(intercept)
+    tested = "chance of such a mean without any edge"
+    if math.isnan(edge.p_above_zero):
+        tested = "nothing to test in fewer than two sessions with trades"
+    results.append(_result(_EDGE, edge.p_above_zero, spent, "at most", note=tested))
+    results.append(_intercept_criterion(record, confidence))
     outcome, reasons = _promotion_outcome(results, spent)
     wanted = None
     if outcome == "INCONCLUSIVE":
         wanted = _more_sessions_for_edge(record, criteria, edge, spent)
         if wanted:
             reasons.append(f"About {wanted} more sessions would be needed if trades go on as observed.")
-    metrics = _metrics(record, edge)
     return Verdict(
         outcome=outcome,
         level="promotion",
@@ -365,7 +367,7 @@ def promotion_verdict(
         attempt=attempt,
         window=dict(window),
         reasons=tuple(reasons),
-        metrics=metrics,
+        metrics=_metrics(record, edge),
         sessions_needed=wanted,
         context=dict(context or {}),
     )
@@ -612,10 +614,10 @@ def _known(value: float | None) -> float | None:
     return int(value) if isinstance(value, (int, np.integer)) else float(value)
 
 
-def _number(value: float | None) -> str:
-    """Return a figure for people: four significant digits, whole numbers whole, an open end as a dash."""
+def _number(value: float | None, digits: int = 4) -> str:
+    """Return a figure for people: few significant digits, whole numbers whole, an open end as a dash."""
     if value is None:
         return "–"
     if float(value).is_integer() and abs(value) < 1e15:
         return str(int(value))
-    return f"{value:.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from rl.algorithms.adaptation import AdaptationConfig, FunctionalPolicy, Parameters, RolloutData, adapt, fine_tune
+from rl.algorithms.adaptation import (
+    AdaptationConfig,
+    FunctionalPolicy,
+    Parameters,
+    RolloutData,
+    adapt,
+    fine_tune,
+)
 from rl.algorithms.maml import MAML, MAMLConfig
 from rl.backtest.engine import replay_policy
 from rl.checkpoints.adaptation import AdaptationRecipe, TradingStretch, adapted_weights, flat_weights
@@ -288,9 +295,7 @@ class MetaTraining:
         """Return the meta-parameters, their step sizes, and the weights adapted just before validation."""
         support = self.support_before("validation")
         weights = (
-            self.policy.flat_parameters().numpy().copy()
-            if support is None
-            else self._adapted_to(support)
+            self.policy.flat_parameters().numpy().copy() if support is None else self._adapted_to(support)
         )
         return StageModel(
             stage="maml",
@@ -338,9 +343,7 @@ class MetaTraining:
             scheme=self._plan.environment.action_scheme,
             capital=self._plan.environment.initial_capital,
         )
-        return adapted_weights(
-            self.policy, self.step_sizes(), stretch, self.recipe(), name=self._data.symbol
-        )
+        return adapted_weights(self.policy, self.step_sizes(), stretch, self.recipe(), name=self._data.symbol)
 
     def proof(self) -> AdaptationProof:
         """Adapt on the support of every meta-test task and see what it does to the query.
@@ -427,4 +430,3 @@ def _row_at(data: SymbolData, market: TaskMarket, others: Sequence[SymbolData], 
         return row
     other = next(each for each in others if each.symbol == market.symbol)
     return int(np.searchsorted(other.bars.close_time, data.bars.close_time[row], side="left"))
-

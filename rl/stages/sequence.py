@@ -506,4 +506,3 @@ def _promote(run: _Run, champion: StageOutcome) -> tuple[Verdict, Path | None]:
     if verdict.passed or run.plan.model_management.promotion == "best_validation":
         final = write_model(run.models_dir, _checkpoint(run, model, verdict, champion_of=champion.stage))
     return verdict, final
-

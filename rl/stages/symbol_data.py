@@ -186,7 +186,7 @@ def split_plan(plan: Plan) -> SplitPlan:
         validation=splits.validation,
         promotion=splits.promotion,
         test=splits.test,
-        dates=splits.dates.model_dump(mode="json") if splits.dates else None,
+        dates=splits.dates,
     )
 
 

@@ -348,7 +348,17 @@ def step_one(ohlc, session, session_end, tradable, atr, rules, account, t, targe
     if rules[SQUARE_OFF] != 0.0 and account[UNITS] != 0.0 and session[bar] != session[t]:
         # The session broke off early, so its last close could not be traded; this open is the first chance.
         held = account[UNITS]
-        _fill(rules, account, out, fills, -held, bar_open, slipped(rules, bar_open, -held), False, LATE_SESSION_END)
+        _fill(
+            rules,
+            account,
+            out,
+            fills,
+            -held,
+            bar_open,
+            slipped(rules, bar_open, -held),
+            False,
+            LATE_SESSION_END,
+        )
         if target_units * held > 0.0:
             target_units = 0.0
     _trade_at_open(rules, account, out, fills, target_units, bar_open, atr[t], reason)

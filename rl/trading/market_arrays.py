@@ -52,7 +52,9 @@ def market_arrays(bars: Bars, features: np.ndarray, usable: np.ndarray, atr: np.
         atr: Average true range in price units. (T,)
     """
     return MarketArrays(
-        ohlc=np.ascontiguousarray(np.column_stack([bars.open, bars.high, bars.low, bars.close]), dtype=np.float64),
+        ohlc=np.ascontiguousarray(
+            np.column_stack([bars.open, bars.high, bars.low, bars.close]), dtype=np.float64
+        ),
         features=np.ascontiguousarray(features, dtype=np.float32),
         session=np.ascontiguousarray(bars.session, dtype=np.int32),
         session_end=np.ascontiguousarray(bars.session_end, dtype=np.bool_),

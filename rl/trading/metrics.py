@@ -385,7 +385,7 @@ def deflated_sharpe_of(returns: np.ndarray, trials: int, trial_variance: float) 
     return deflated_sharpe(ratio, len(returns), skew, kurtosis, trials, trial_variance)
 
 
-def figures(**values: float | None) -> tuple[dict[str, float | int | None], dict[str, str]]:
+def figures(**values: float | np.integer | None) -> tuple[dict[str, float | int | None], dict[str, str]]:
     """Return figures ready for JSON: None where one cannot be computed, with the reasons beside.
 
     Args:
@@ -398,8 +398,10 @@ def figures(**values: float | None) -> tuple[dict[str, float | int | None], dict
     numbers: dict[str, float | int | None] = {}
     not_computed: dict[str, str] = {}
     for name, value in values.items():
-        if value is not None and math.isfinite(value):
-            numbers[name] = int(value) if isinstance(value, (int, np.integer)) else float(value)
+        if isinstance(value, (int, np.integer)):
+            numbers[name] = int(value)
+        elif value is not None and math.isfinite(value):
+            numbers[name] = float(value)
         else:
             numbers[name] = None
             not_computed[name] = reason_not_computed(name, value)

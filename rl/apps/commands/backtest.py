@@ -111,7 +111,9 @@ def _process(
     def told(outcome: ProcessOutcome) -> None:
         console.event("processed", symbol=outcome.symbol, action=outcome.action, seconds=outcome.seconds)
         if outcome.action != "unchanged":
-            console.say(f"{outcome.symbol}: {outcome.action}, {outcome.bars:,} bars in {outcome.seconds:.1f} s")
+            console.say(
+                f"{outcome.symbol}: {outcome.action}, {outcome.bars:,} bars in {outcome.seconds:.1f} s"
+            )
 
     return bring_up_to_date(
         symbols,
@@ -167,7 +169,9 @@ def _backtest_symbol(
     if prepared.note:
         notes.append(f"stage-3 model {prepared.note}")
     if processed.meta["data_hash"] != checkpoint.data_hash:
-        notes.append("the raw file has changed since this model was trained; windows are found by their dates")
+        notes.append(
+            "the raw file has changed since this model was trained; windows are found by their dates"
+        )
     return (
         symbol_result(
             bars=bars,
@@ -261,9 +265,7 @@ def _model_facts(found: Found) -> dict[str, Any]:
     }
 
 
-def _report(
-    done: list[tuple[SymbolResult, Bars]], options: argparse.Namespace, console: Console
-) -> None:
+def _report(done: list[tuple[SymbolResult, Bars]], options: argparse.Namespace, console: Console) -> None:
     results = [result for result, _ in done]
     portfolio = portfolio_figures(results)
     console.say(text_report(results, portfolio))

@@ -85,7 +85,9 @@ class TrainingListener:
             self._last_line = now
             rate = done / max(now - self._started, 1e-9)
             left = (self._total - done) / rate if rate > 0 else float("nan")
-            self._console.say(f"  {symbol} {stage} {done}/{self._total} {_short(figures)} about {left:.0f} s left")
+            self._console.say(
+                f"  {symbol} {stage} {done}/{self._total} {_short(figures)} about {left:.0f} s left"
+            )
 
     def judged(self, symbol: str, stage: str, verdict: Verdict, seconds: float, cpu_seconds: float) -> None:
         """A stage is over."""
@@ -99,7 +101,9 @@ class TrainingListener:
             cpu_seconds=cpu_seconds,
             verdict=verdict.to_dict(),
         )
-        self._console.say(f"  {symbol}: {STAGE_TITLES[stage]} done in {seconds:.1f} s ({cpu_seconds:.1f} s CPU)")
+        self._console.say(
+            f"  {symbol}: {STAGE_TITLES[stage]} done in {seconds:.1f} s ({cpu_seconds:.1f} s CPU)"
+        )
         for line in verdict.lines():
             self._console.say("    " + line)
 

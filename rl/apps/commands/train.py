@@ -130,7 +130,9 @@ def _processed(
             notes=list(outcome.notes),
         )
         if outcome.action != "unchanged":
-            console.say(f"{outcome.symbol}: {outcome.action}, {outcome.bars:,} bars in {outcome.seconds:.1f} s")
+            console.say(
+                f"{outcome.symbol}: {outcome.action}, {outcome.bars:,} bars in {outcome.seconds:.1f} s"
+            )
             for note in outcome.notes:
                 console.say(f"  note: {note}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from rl.common.errors import CheckpointError, UsageError
 
 
 def keep(folder: Path, stage: str, outcome: str | None = "PASS", symbol: str = "Nifty_2", **changes) -> Path:
-    content = {
+    content: dict[str, Any] = {
         "stage": stage,
         "symbol": symbol,
         "policy_spec": {"encoder": "mlp"},
@@ -107,7 +108,7 @@ def test_a_damaged_better_model_is_refused_instead_of_replaced_by_a_worse_one(tm
     keep(tmp_path, "ppo")
     path = keep(tmp_path, "maml")
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match="maml_stage3_final.pth is refused: it is truncated"):
+    with pytest.raises(CheckpointError, match=r"maml_stage3_final\.pth is refused: it is truncated"):
         best_available(tmp_path, "Nifty_2")
     assert best_available(tmp_path, "Nifty_2", "ppo").checkpoint.stage == "ppo"
 
@@ -115,7 +116,7 @@ def test_a_damaged_better_model_is_refused_instead_of_replaced_by_a_worse_one(tm
 def test_a_dangling_link_is_refused_by_name(tmp_path):
     keep(tmp_path, "ppo")
     (tmp_path / stage_file("Nifty_2", "final")).symlink_to(tmp_path / "absent")
-    with pytest.raises(CheckpointError, match="final_model.pth is refused: it is a symbolic link"):
+    with pytest.raises(CheckpointError, match=r"final_model\.pth is refused: it is a symbolic link"):
         best_available(tmp_path, "Nifty_2")
 
 

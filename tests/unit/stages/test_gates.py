@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def record_of(net: np.ndarray, sessions: int, **changes) -> TradeRecord:
     session = np.arange(len(net)) % sessions
     returns = np.bincount(session, weights=net, minlength=sessions) / 10_000.0
     benchmark = np.random.default_rng(99).normal(0.0, 0.01, sessions)
-    fields = {
+    fields: dict[str, Any] = {
         "net_pnl": net,
         "trade_session": session,
         "session_returns": returns,
@@ -61,6 +62,18 @@ def trades(mean: float, count: int = 240, seed: int = 0) -> np.ndarray:
     return net - net.mean() + mean
 
 
+def value_of(verdict: Verdict, name: str) -> float:
+    value = verdict.criterion(name).value
+    assert value is not None
+    return value
+
+
+def p_below_of(verdict: Verdict, name: str) -> float:
+    p = verdict.criterion(name).p_below
+    assert p is not None
+    return p
+
+
 def judged(record: TradeRecord, asked: Asked | None = None, **changes) -> Verdict:
     return progress_verdict(record, asked or Asked(), symbol="Nifty_2", stage="moe", window=WINDOW, **changes)
 
@@ -71,7 +84,7 @@ def promoted(record: TradeRecord, asked: Asked | None = None, **changes) -> Verd
     )
 
 
-# --- progress -----------------------------------------------------------------------------------------------------------
+# --- progress -----------------------------------------------------------------------------------------------
 
 
 def test_a_record_that_meets_every_criterion_passes():
@@ -117,7 +130,7 @@ def test_a_record_significantly_below_a_criterion_fails_even_on_little_data():
     verdict = judged(record_of(trades(-1.5, 60), 30))
     assert verdict.outcome == "FAIL"
     assert "significantly" in verdict.reasons[0]
-    assert verdict.criterion("profit_factor").p_below < 0.025
+    assert p_below_of(verdict, "profit_factor") < 0.025
 
 
 def test_a_record_slightly_below_a_criterion_on_little_data_is_inconclusive():
@@ -177,7 +190,7 @@ def test_a_criterion_that_is_not_asked_is_not_judged():
 
 def test_later_attempts_need_stronger_evidence_to_call_a_record_significantly_bad():
     record = record_of(trades(-0.35, 60, seed=3), 30)
-    p = judged(record).criterion("profit_factor").p_below
+    p = p_below_of(judged(record), "profit_factor")
     assert 0.05 / 12 < p <= 0.05 / 2
     assert judged(record, attempt=1).outcome == "FAIL"
     assert judged(record, attempt=3).outcome == "INCONCLUSIVE"
@@ -209,14 +222,14 @@ def test_independent_trades_count_fully():
     assert verdict.metrics["effective_trades"] <= 200.0
 
 
-# --- promotion ----------------------------------------------------------------------------------------------------------
+# --- promotion ----------------------------------------------------------------------------------------------
 
 
 def test_a_clear_edge_is_promoted():
     verdict = promoted(record_of(trades(0.4), 60))
     assert verdict.outcome == "PASS"
-    assert verdict.criterion("p_no_edge").value <= verdict.alpha_used == 0.025
-    assert verdict.criterion("intercept").value > 0.0
+    assert value_of(verdict, "p_no_edge") <= verdict.alpha_used == 0.025
+    assert value_of(verdict, "intercept") > 0.0
     assert verdict.sessions_needed is None
 
 
@@ -226,7 +239,7 @@ def test_a_positive_mean_that_is_not_shown_is_inconclusive_with_the_sessions_it_
     assert judged(record).outcome == "PASS"
     assert verdict.outcome == "INCONCLUSIVE"
     assert "not shown" in verdict.reasons[0]
-    needed = verdict.sessions_needed
+    needed = verdict.sessions_needed or 0
     # t grows with the root of the sessions: t(60 + needed) has to reach about 1.96 to 2.
     t = verdict.metrics["mean_trade_t"]
     assert 1.96 <= t * math.sqrt((60 + needed) / 60) <= 2.05
@@ -239,7 +252,7 @@ def test_sessions_without_trades_stretch_what_is_needed():
         session_returns=np.concatenate([busy.session_returns, np.zeros(60)]),
         benchmark_session_returns=np.random.default_rng(5).normal(0, 0.01, 120),
     )
-    assert promoted(idle).sessions_needed == pytest.approx(2 * promoted(busy).sessions_needed, abs=2)
+    assert promoted(idle).sessions_needed == pytest.approx(2 * (promoted(busy).sessions_needed or 0), abs=2)
 
 
 def test_a_negative_mean_fails_promotion():
@@ -285,7 +298,7 @@ def test_promotion_asks_for_the_progress_criteria_too():
 
 def test_later_attempts_need_a_smaller_p():
     record = record_of(trades(0.16), 60)
-    p = promoted(record).criterion("p_no_edge").value
+    p = value_of(promoted(record), "p_no_edge")
     assert 0.05 / 30 < p < 0.05 / 2
     assert promoted(record, attempt=1).outcome == "PASS"
     assert promoted(record, attempt=5).outcome == "INCONCLUSIVE"
@@ -316,7 +329,7 @@ def test_a_planted_edge_of_annual_sharpe_7_is_promoted_in_nine_of_ten_windows_of
     runs, passed = 200, 0
     for _ in range(runs):
         session = np.repeat(np.arange(60), 4)
-        # Four independent trades a session: their sum has mean 4 m and spread 2, so m is half the session's ratio.
+        # Four independent trades a session: their sum has mean 4 m and spread 2, so m is half its ratio.
         net = rng.normal(per_session / 2, 1.0, session.size)
         record = record_of(
             net, 60, trade_session=session, session_returns=np.bincount(session, weights=net) / 10_000.0
@@ -325,7 +338,7 @@ def test_a_planted_edge_of_annual_sharpe_7_is_promoted_in_nine_of_ten_windows_of
     assert passed / runs >= 0.9
 
 
-# --- what a verdict says ------------------------------------------------------------------------------------------------
+# --- what a verdict says ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -357,9 +370,11 @@ def test_the_text_shows_each_figure_beside_its_threshold():
     assert "at least 0.35" in lines[1]
     assert lines[1].endswith("ok")
     assert lines[2].split()[:2] == ["profit_factor", "0.76"]
-    assert lines[2].endswith("at least 0.8    short by 0.04")
+    assert lines[2].endswith("at least 0.8   short by 0.04")
+    assert lines[1].index("at least") == lines[2].index("at least")
     assert lines[-1] == (
-        "  Judged on the validation window, 2024-01-02T00:00:00Z to 2024-03-29T00:00:00Z, look 1 at it; alpha 0.025."
+        "  Judged on the validation window, 2024-01-02T00:00:00Z to 2024-03-29T00:00:00Z, "
+        "look 1 at it; alpha 0.025."
     )
 
 
@@ -376,7 +391,7 @@ def test_a_figure_that_cannot_be_computed_is_shown_as_such():
 
 def test_a_value_over_its_limit_says_by_how_much():
     result = CriterionResult(name="max_drawdown", value=0.5, threshold=0.4, direction="at most", met=False)
-    assert result.line().endswith("at most 0.4     over by 0.1")
+    assert result.cells() == ("max_drawdown", "0.5", "", "at most 0.4", "over by 0.1")
 
 
 def test_asking_for_a_criterion_that_was_not_judged_is_an_error():
@@ -397,7 +412,7 @@ def test_a_record_that_contradicts_itself_is_refused(changes, message):
         record_of(trades(0.1), 60, **changes)
 
 
-# --- champion -----------------------------------------------------------------------------------------------------------
+# --- champion -----------------------------------------------------------------------------------------------
 
 
 def test_a_later_model_replaces_an_earlier_one_only_beyond_luck():

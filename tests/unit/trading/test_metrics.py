@@ -20,7 +20,7 @@ def returns_of(seed: int, sessions: int = 500, drift: float = 0.0005, spread: fl
     return np.random.default_rng(seed).normal(drift, spread, sessions)
 
 
-# --- trades -----------------------------------------------------------------------------------------------------------
+# --- trades -------------------------------------------------------------------------------------------------
 
 
 def test_a_trade_of_exactly_zero_is_not_a_win():
@@ -103,7 +103,7 @@ def test_raising_any_trade_never_lowers_win_rate_profit_factor_or_expectancy():
             assert figure(better) >= figure(net)
 
 
-# --- position -----------------------------------------------------------------------------------------------------------
+# --- position -----------------------------------------------------------------------------------------------
 
 
 def test_exposure_counts_bars_with_a_position_of_either_sign():
@@ -118,7 +118,7 @@ def test_turnover_is_traded_value_over_average_equity_per_year():
     assert math.isnan(metrics.turnover(np.array([1.0]), np.array([-5.0]), 1, 250.0))
 
 
-# --- session returns ------------------------------------------------------------------------------------------------------
+# --- session returns ----------------------------------------------------------------------------------------
 
 
 def test_session_returns_compare_the_last_equity_of_each_session_with_that_of_the_one_before():
@@ -153,7 +153,7 @@ def test_session_returns_refuse_sessions_that_run_backwards_or_do_not_match():
         metrics.session_returns(np.ones(3), np.array([1, 2]), 1.0)
 
 
-# --- ratios ----------------------------------------------------------------------------------------------------------
+# --- ratios -------------------------------------------------------------------------------------------------
 
 
 def test_sharpe_by_hand():
@@ -229,11 +229,11 @@ def test_return_figures_agree_with_quantstats(seed):
     assert metrics.calmar(growth, drawdown) == pytest.approx(stats.calmar(series, periods=252), rel=1e-10)
 
 
-# --- intervals and luck --------------------------------------------------------------------------------------------------
+# --- intervals and luck -------------------------------------------------------------------------------------
 
 
 def test_wilson_interval_by_hand():
-    # 8 of 10, z = 1.959964: centre (0.8 + z^2/20) / (1 + z^2/10), half width z sqrt(0.016 + z^2/400) / (1 + z^2/10).
+    # 8 of 10: centre (0.8 + z^2/20) / (1 + z^2/10), half width z sqrt(0.016 + z^2/400) / (1 + z^2/10).
     z = 1.959964
     scale = 1 + z * z / 10
     centre, half = (0.8 + z * z / 20) / scale, z * math.sqrt(0.8 * 0.2 / 10 + z * z / 400) / scale
@@ -300,7 +300,7 @@ def test_the_sharpe_interval_of_noise_over_60_sessions_is_about_two_wide_to_each
     assert 1.8 < (upper - lower) / 2 < 2.3
 
 
-# --- what is written -------------------------------------------------------------------------------------------------
+# --- what is written ----------------------------------------------------------------------------------------
 
 
 def test_figures_that_cannot_be_computed_are_null_with_a_reason():
