@@ -21,7 +21,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure speed in turns with other libraries: one thread each, rates per second of "
-        "processor time, medians over rounds with lowest and highest. Ratios are against the first row of a table.",
+        "processor time, medians over rounds with lowest and highest. Ratios are to a table's first row.",
     )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"which ones; all if none is named: {', '.join(NAMES)}"
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the chosen benchmarks, print a table each, and return 0."""
     options = parse_options(argv)
     use_one_thread()
+    # backtesting.py shows a bar for every run; tqdm reads this while it is imported, by whomever.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     from benchmarks.comparisons import BENCHMARKS, QUICK, Sizes
     from benchmarks.measuring import measure, table
     from rl.common.atomic_files import write_json

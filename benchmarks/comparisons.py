@@ -247,7 +247,7 @@ def _signal_backtest(sizes: Sizes) -> Comparison:
     ) -> None:
         work, count = follow(market, sides_by_moving_average(market.ohlc[:, 3]))
         contenders.append(Contender(name, work))
-        trades.append(f"{name} {1000 * count / len(market):.0f}")
+        trades.append(f"{1000 * count / len(market):.0f} ({name})")
 
     if is_here("backtesting"):
         from benchmarks import backtesting_peer

@@ -18,8 +18,8 @@ class LanesForSB3(VecEnv):
     """This project's vector environment in the form Stable-Baselines3 expects."""
 
     def __init__(self, lanes: VectorTradingEnv) -> None:
+        self._lanes = lanes  # before the base class, which asks get_attr for the render mode
         super().__init__(lanes.num_envs, lanes.single_observation_space, lanes.single_action_space)
-        self._lanes = lanes
         self._actions = np.zeros(lanes.num_envs, dtype=np.int64)
 
     def reset(self) -> np.ndarray:

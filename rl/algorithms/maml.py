@@ -248,8 +248,8 @@ def _require_fresh(every: Tensor, actions: Tensor, log_probs: Tensor) -> None:
     # Written so that nan passes: diverged numbers have an error of their own with a better message.
     if gap > STALE_LOG_PROB:
         raise StagegateError(
-            "A task returned a rollout that was not sampled by the parameters it was given: log-probabilities "
-            f"differ by up to {float(gap):.3g}, allowed is {STALE_LOG_PROB} for rounding.\n"
+            "A task returned a rollout that was not sampled by the parameters it was given: its "
+            f"log-probabilities differ by up to {float(gap):.3g}, allowed is {STALE_LOG_PROB} for rounding.\n"
             "  Second derivatives would be wrong. The task has to act with policy_params and the same mask."
         )
 

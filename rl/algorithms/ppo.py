@@ -114,7 +114,7 @@ class AuxiliaryLoss(Protocol):
     def statistics(self, policy: ActorCritic, observations: Tensor) -> Tensor:
         """Return what has to be known of the whole rollout batch, without gradient; asked once an epoch."""
 
-    def __call__(self, parts: MixtureParts, statistics: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, parts: MixtureParts, statistics: Tensor, /) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a minibatch's term, which is added to the loss as it is, and numbers to report."""
 
 

@@ -127,7 +127,7 @@ def baselines(
         short,
         Baseline(
             name="random",
-            description="the strategy's sequence of positions with holding times in random order: same turnover, no timing",
+            description="the strategy's positions with holding times in random order: same turnover, no timing",
             replays=random_timing(market, window, rules, capital, strategy, generator, draws),
         ),
         Baseline(

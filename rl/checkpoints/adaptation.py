@@ -109,7 +109,11 @@ class AdaptationRecipe:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> AdaptationRecipe:
         """Return the recipe that `to_dict` wrote down."""
-        return cls(**{**plain, "config": AdaptationConfig(**plain["config"])})
+        return cls(
+            config=AdaptationConfig(**plain["config"]),
+            support_bars=int(plain["support_bars"]),
+            support_steps=int(plain["support_steps"]),
+        )
 
 
 def adapted_weights(

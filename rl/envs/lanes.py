@@ -28,7 +28,7 @@ LANE_SIZE = 5
 
 @njit(cache=True)
 def _next_random(state):
-    """Advance a splitmix64 generator (Steele, Lea and Flood 2014); return its new state and 53 random bits in [0, 1)."""
+    """Advance a splitmix64 generator (Steele, Lea and Flood 2014); return its state and a number in [0, 1)."""
     state = state + np.uint64(0x9E3779B97F4A7C15)
     mixed = state
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -60,7 +60,7 @@ def begin_episode(lane, windows, episode_bars):
 
 @njit(cache=True)
 def reset_lane(
-    ohlc, features, session, session_end, tradable, atr,
+    ohlc, features, atr,
     rules, windows, window_rules, episode_bars, capital, scheme, lane, account, obs, mask,
 ):  # fmt: skip
     """Begin one lane's next episode and write its first observation and mask."""
@@ -104,7 +104,7 @@ def step_lanes(
             final_accounts[i] = account
             episode_return[i] = 0.0
             reset_lane(
-                ohlc, features, session, session_end, tradable, atr,
+                ohlc, features, atr,
                 rules, windows, window_rules, episode_bars, capital, scheme, lane, account, obs[i], masks[i],
             )  # fmt: skip
         else:

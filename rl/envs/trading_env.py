@@ -20,7 +20,7 @@ class TradingEnv(gymnasium.Env):
     to a lane's bit for bit. Info: `equity` (money), `units` (signed), `cost` (money paid in this bar), `action_mask`.
     """
 
-    metadata = {"render_modes": []}
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - as Gymnasium declares it
 
     def __init__(
         self,
@@ -44,7 +44,10 @@ class TradingEnv(gymnasium.Env):
         )
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,  # noqa: ARG002 - part of the interface
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin an episode at a random bar of the window; a seed fixes this start and all later ones."""
         super().reset(seed=seed)

@@ -53,7 +53,10 @@ class VectorTradingEnv(gymnasium.vector.VectorEnv):
     what the bar did.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+    metadata: dict[str, Any] = {  # noqa: RUF012 - as Gymnasium declares it
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+        "render_modes": [],
+    }
 
     def __init__(
         self,
@@ -116,7 +119,10 @@ class VectorTradingEnv(gymnasium.vector.VectorEnv):
         )
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | list[int | None] | None = None,
+        options: dict[str, Any] | None = None,  # noqa: ARG002 - part of the interface
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin a new episode in every lane; a seed fixes every start that follows."""
         if seed is not None or not self._seeded:
@@ -124,9 +130,9 @@ class VectorTradingEnv(gymnasium.vector.VectorEnv):
             words = np.random.SeedSequence(entropy).generate_state(self.num_envs, np.uint64)
             self._lanes[:, RANDOM] = words.view(np.int64)
             self._seeded = True
-        fixed = self._fixed()
+        ohlc, features, _, _, _, atr, *rest = self._fixed()
         for i in range(self.num_envs):
-            reset_lane(*fixed, self._lanes[i], self._accounts[i], self._obs[i], self._masks[i])
+            reset_lane(ohlc, features, atr, *rest, self._lanes[i], self._accounts[i], self._obs[i], self._masks[i])
         self._episode_return[:] = 0.0
         return self._obs.copy(), {"action_mask": self._masks.copy()}
 
@@ -135,7 +141,7 @@ class VectorTradingEnv(gymnasium.vector.VectorEnv):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Carry every account over one bar."""
         actions = np.ascontiguousarray(actions, dtype=np.int64)
-        count = self.single_action_space.n
+        count = ACTION_COUNTS[self.scheme]
         if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() >= count:
             raise ValueError(f"actions have to be {self.num_envs} whole numbers from 0 to {count - 1}")
         n = self.num_envs

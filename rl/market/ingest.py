@@ -48,6 +48,9 @@ ROUNDING = 1e-9
 """Share of the price by which high and low may miss open and close through the rounding of adjusted prices:
 far above what 64-bit arithmetic loses (1e-15), far below any price step."""
 
+FEWEST_STEPS = 10
+"""From fewer steps between bars nobody can tell a wrong bar length from a few missing bars."""
+
 JUMP_FLOOR = 0.10
 """Absolute log return (about 10 %) below which no move is called a jump."""
 
@@ -208,9 +211,10 @@ def _check_texts(rows: _Rows) -> None:
     is_text = np.zeros(len(rows.table), dtype=bool)
     for found in texts.values():
         is_text[list(found)] = True
-    cells = {
-        row: f"{name} is the text '{text}'" for name, found in texts.items() for row, text in found.items()
-    }
+    cells: dict[int, str] = {}
+    for name, found in texts.items():
+        for row, text in found.items():
+            cells.setdefault(row, f"{name} is the text '{text}'")
     rows.settle("text_value", is_text, lambda r: cells[r])
 
 
@@ -418,21 +422,23 @@ def _placed(rows: _Rows, start: np.ndarray, instrument: Instrument, bar_ns: int)
 def _check_spacing(series: _Series, symbol: str, bar_ns: int, findings: Findings) -> None:
     """Check that bars are as far apart as they are long."""
     steps = np.diff(series.start)
-    if not len(steps):
-        return
     if bar_ns == _DAY_NS:
-        typical = int(np.median(steps))
-        if not _DAILY_FROM_NS <= typical <= _LONGEST_DAILY_SPACING_NS:
+        typical = int(np.median(steps)) if len(steps) else bar_ns
+        is_wrong = typical < _DAILY_FROM_NS or (
+            typical > _LONGEST_DAILY_SPACING_NS and len(steps) >= FEWEST_STEPS
+        )
+        if is_wrong:
             findings.series("spacing", len(steps), f"bars are {_span(typical)} apart, which is not daily")
         return
     inside = steps[np.diff(series.sessions.number) == 0]
     if not len(inside) and not series.sessions.is_last.all():
         # One bar a session: right only where each reaches the close, as with bars longer than half a session.
         inside = steps
-    if len(inside) and (typical := _most_frequent(inside, preferred=bar_ns)) != bar_ns:
-        share = f"{np.sum(inside == typical):,} of {len(inside):,}"
-        says = f"most bars ({share}) are {_span(typical)} apart, but the name {symbol} says {_span(bar_ns)}"
-        findings.series("spacing", int(np.sum(inside == typical)), says)
+    typical = _most_frequent(inside, preferred=bar_ns) if len(inside) else bar_ns
+    if typical < bar_ns or (typical > bar_ns and len(inside) >= FEWEST_STEPS):
+        count = int(np.sum(inside == typical))
+        says = f"most bars ({count:,} of {len(inside):,}) are {_span(typical)} apart"
+        findings.series("spacing", count, f"{says}, but the name {symbol} says {_span(bar_ns)}")
 
 
 def _span(nanoseconds: int) -> str:

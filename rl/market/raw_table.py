@@ -152,6 +152,7 @@ def _from_csv(path: Path) -> RawTable:
     separator = max(_SEPARATORS, key=first_lines[0].count)
     names = next(csv.reader([first_lines[0]], delimiter=separator), [])
     columns = _assign(path, names, _header_hint(first_lines, separator))
+    _refuse_longer_lines(path, content, separator, len(names))
     texts = {*columns.time, *([] if columns.symbol is None else [columns.symbol])}
     try:
         frame = pd.read_csv(
@@ -174,6 +175,24 @@ def _from_csv(path: Path) -> RawTable:
             f" Every line needs the header's {len(names)} fields."
         ) from error
     return _table(path, frame, columns, first_line=2)
+
+
+def _refuse_longer_lines(path: Path, content: bytes, separator: str, fields: int) -> None:
+    """Refuse lines with more fields than the header; pandas would leave out the last ones without a word."""
+    letters = np.frombuffer(content, dtype=np.uint8)
+    line_ends = np.append(np.flatnonzero(letters == ord("\n")), len(letters))
+    separators = np.searchsorted(np.flatnonzero(letters == ord(separator)), line_ends)
+    longer = np.flatnonzero(np.diff(separators, prepend=0) >= fields)
+    for line in longer:
+        begin = 0 if line == 0 else line_ends[line - 1] + 1
+        text = content[begin : line_ends[line]].decode("utf-8", errors="replace").rstrip("\r")
+        # A separator may stand inside quotes, and some writers end every line with one.
+        extra = next(csv.reader([text], delimiter=separator), [])[fields:]
+        if any(field.strip() for field in extra):
+            raise DataError(
+                f"{path}, row {line + 1}: has {fields + len(extra)} fields, but the header has {fields}."
+                " Correct the row: a number may have been written with a comma."
+            )
 
 
 def _first_lines(content: bytes) -> list[str]:

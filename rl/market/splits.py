@@ -13,6 +13,7 @@ import pandas as pd
 
 from rl.common.errors import ConfigError, DataError
 from rl.market.bars import Bars
+from rl.market.checks import counted
 
 WINDOW_NAMES = ("train", "validation", "promotion", "test")
 """The windows, oldest first."""
@@ -202,7 +203,7 @@ def _require_enough(bars: Bars, windows: list[Window], embargo_bars: int) -> Non
     for window in windows:
         sessions = len(np.unique(bars.session[window.start : window.stop]))
         if sessions < FEWEST_SESSIONS or len(window) < FEWEST_BARS:
-            short.append(f"{window.name}: {len(window):,} bars in {sessions:,} sessions")
+            short.append(f"{window.name}: {counted(len(window), 'bar')} in {counted(sessions, 'session')}")
     if short:
         raise DataError(
             f"{bars.symbol}: {len(bars):,} bars are too few to split with an embargo of {embargo_bars:,}.\n  "

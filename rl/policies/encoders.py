@@ -99,6 +99,9 @@ class MixtureOfExperts(nn.Module):
     action instead of by regime. Its last layer starts at zero, so all experts start with equal weight.
     """
 
+    gate_columns: Tensor
+    """The gate's columns of an observation, int64; fixed by the spec and no part of the weights."""
+
     def __init__(
         self,
         *,

@@ -71,7 +71,7 @@ def _gate_problems(spec: dict[str, Any]) -> list[str]:
     found = []
     if len(set(columns)) < len(columns):
         found.append(f"gate_inputs names a column twice: {list(columns)}")
-    width = spec.get("observations")
+    width = spec.get("observations", 0)
     if _is_count(width) and max(columns) >= width:
         found.append(f"gate_inputs has to lie in 0..{width - 1}, but names column {max(columns)}")
     return found

@@ -152,7 +152,7 @@ def _expert_text(usage: dict[str, Any]) -> list[str]:
     weights = ", ".join(f"{share:.2f}" for share in usage["mean_gate_weight"])
     return [
         f"  experts on validation: gate weights {weights}; {usage['effective_experts']:.2f} in effect; divergence "
-        f"{usage['diversity']:.3f} nats; the gate changes its first choice on {percent(usage['switching_rate'])} of bars"
+        f"{usage['diversity']:.3f} nats; the gate changes its choice on {percent(usage['switching_rate'])} of bars"
     ]
 
 

@@ -432,7 +432,7 @@ class EvidenceLedger:
                     "purpose": purpose,
                     "attempt": attempt,
                     "subject": subject,
-                    "span": list(span) if span is not None else None,
+                    "span": [int(end) for end in span] if span is not None else None,
                 },
                 fields,
                 after_torn_line=torn,

@@ -18,7 +18,7 @@ from rl.algorithms.adaptation import (
     adapt,
     fine_tune,
 )
-from rl.algorithms.maml import MAML, MAMLConfig
+from rl.algorithms.maml import MAML, MAMLConfig, Task
 from rl.backtest.engine import replay_policy
 from rl.checkpoints.adaptation import AdaptationRecipe, TradingStretch, adapted_weights, flat_weights
 from rl.checkpoints.predictor import adaptation_tensors
@@ -111,7 +111,7 @@ def task_markets(data: SymbolData, others: Sequence[SymbolData]) -> list[TaskMar
     end_of_training = data.bars.close_time[stop - 1]
     markets = [TaskMarket(symbol=data.symbol, market=data.market, rules=data.rules, first=start, stop=stop)]
     for other in others:
-        if other.symbol == data.symbol or not set(data.feature_names) <= set(other.table.names):
+        if other.symbol == data.symbol:
             continue
         other_start, other_stop = other.window("train")
         before = int(np.searchsorted(other.bars.close_time, end_of_training, side="right"))
@@ -185,9 +185,9 @@ class TaskPool:
     def __init__(self, tasks: dict[str, list[TradingTask]]) -> None:
         self._tasks = [each for each in tasks.values() if each]
 
-    def sample(self, n: int, rng: np.random.Generator) -> list[TradingTask]:
+    def sample(self, n: int, rng: np.random.Generator) -> list[Task]:
         """Return `n` tasks."""
-        chosen = []
+        chosen: list[Task] = []
         for _ in range(n):
             symbol = self._tasks[int(rng.integers(len(self._tasks)))]
             chosen.append(symbol[int(rng.integers(len(symbol)))])

@@ -134,7 +134,7 @@ def retire_older_files(models_dir: Path, symbol: str, run_name: str, *, first_st
         folder.mkdir(parents=True, exist_ok=True)
         for file in (path, sidecar_of(path)):
             if os.path.lexists(file):
-                os.replace(file, folder / file.name)
+                file.replace(folder / file.name)
         moved.append(folder / path.name)
     return moved
 

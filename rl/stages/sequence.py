@@ -42,15 +42,19 @@ EXTENSION_ROUNDS = 2
 class Listener(Protocol):
     """Who hears what a sequence does: console, log, tests."""
 
-    def stage_started(self, symbol: str, stage: str, total: int, unit: str, why: str) -> None: ...
+    def stage_started(self, symbol: str, stage: str, total: int, unit: str, why: str) -> None:
+        """A stage, or another attempt at it, begins."""
 
-    def progressed(self, symbol: str, stage: str, figures: dict[str, Any]) -> None: ...
+    def progressed(self, symbol: str, stage: str, figures: dict[str, Any]) -> None:
+        """One update was done."""
 
     def judged(
         self, symbol: str, stage: str, verdict: Verdict, seconds: float, cpu_seconds: float
-    ) -> None: ...
+    ) -> None:
+        """A stage is over."""
 
-    def said(self, symbol: str, text: str) -> None: ...
+    def said(self, symbol: str, text: str) -> None:
+        """Something else is worth a line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +85,7 @@ class SymbolOutcome:
     promotion: Verdict | None
     final_file: Path | None
     stopped: str | None
-    """Why the sequence ended early; None where every stage asked for was trained."""
+    """Which gate kept a later stage from being trained; None where every stage asked for was."""
     notes: tuple[str, ...]
     windows: dict[str, tuple[str, str, int]]
     """First label, last label and number of sessions of each window."""
@@ -163,10 +167,12 @@ def run_sequence(
             champion is None or (decision is not None and decision.replaces)
         ):
             champion = outcome
+        if position + 1 == len(stages):
+            break
         stopped = _reason_to_stop(plan, outcome)
         if stopped:
             break
-        if not plan.progression_rules.auto_progression and position + 1 < len(stages):
+        if not plan.progression_rules.auto_progression:
             listener.said(
                 data.symbol,
                 f"auto_progression is false: {STAGE_TITLES[stages[position + 1]]} was not started; "
@@ -224,8 +230,8 @@ def _parent_on_disk(run: _Run, stages: Sequence[str]) -> StageModel | None:
     path = run.models_dir / stage_file(run.data.symbol, before)
     if not path.exists():
         raise UsageError(
-            f"--stages {first}: {run.data.symbol} has no model of {STAGE_TITLES[before]} to start from ({path} does not "
-            f"exist). Train it with: python run_training.py --symbols {run.data.symbol} --stages {before} {first}"
+            f"--stages {first}: {run.data.symbol} has no model of {STAGE_TITLES[before]} to start from ({path} does "
+            f"not exist). Train it with: python run_training.py --symbols {run.data.symbol} --stages {before} {first}"
         )
     checkpoint = load_checkpoint(path)
     if (
@@ -324,7 +330,8 @@ def _train_with_fallbacks(
     run: _Run, stage: str, parent: StageModel | None
 ) -> tuple[StageModel, list[Verdict]]:
     """Train a stage; where its gate is not passed, extend, then search. Returns the model and every verdict."""
-    episodes = run.plan.stage(stage).episodes  # ty: ignore[unresolved-attribute]
+    sequence = run.plan.training_sequence
+    episodes = {"ppo": sequence.stage_1_ppo, "moe": sequence.stage_2_moe}[stage].episodes
     fallback = run.plan.progression_rules.fallback_strategies
     training = _training_of(run, stage, run.plan, parent)
     tried: list[tuple[StageModel, Verdict]] = [
@@ -458,7 +465,7 @@ def _across_symbols(run: _Run, training: MetaTraining) -> CrossSymbol:
         return CrossSymbol(
             ratio=None,
             symbol=None,
-            note="needs at least three symbols in the run, one of which is held out of meta-training",
+            note="needs at least three symbols with the same features in the run, one of them held out of meta-training",
         )
     held = run.held_out
     path = run.models_dir / stage_file(held.symbol, "moe")
@@ -493,7 +500,7 @@ def _promote(run: _Run, champion: StageOutcome) -> tuple[Verdict, Path | None]:
     )
     verdict = promotion_verdict(
         trade_record(run.data, replay, "promotion", None),
-        replace(run.plan.criteria(champion.stage), min_episodes=None),  # ty: ignore[invalid-argument-type]
+        replace(run.plan.criteria(champion.stage), min_episodes=None),
         symbol=run.data.symbol,
         stage=champion.stage,
         window=described_window(run.data, "promotion"),

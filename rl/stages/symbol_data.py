@@ -186,7 +186,7 @@ def split_plan(plan: Plan) -> SplitPlan:
         validation=splits.validation,
         promotion=splits.promotion,
         test=splits.test,
-        dates=splits.dates,
+        dates={str(name): day for name, day in splits.dates.items()} if splits.dates else None,
     )
 
 

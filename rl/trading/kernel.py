@@ -259,7 +259,7 @@ def _trade_at_open(rules, account, out, fills, target_units, quoted, atr, reason
         return
     if units != 0.0 and (target_units * units <= 0.0 or abs(target_units) < abs(units)):
         leg = -units if target_units * units <= 0.0 else target_units - units
-        _fill(rules, account, out, fills, leg, quoted, slipped(rules, quoted, leg), False, reason)
+        _fill(rules, account, out, fills, leg, quoted, slipped(rules, quoted, leg), is_entry=False, reason=reason)
     more = target_units - account[UNITS]
     if more == 0.0 or target_units == 0.0:
         return
@@ -269,7 +269,7 @@ def _trade_at_open(rules, account, out, fills, target_units, quoted, atr, reason
         account[REFUSALS] += 1.0
         return
     was_flat = account[UNITS] == 0.0
-    _fill(rules, account, out, fills, leg, quoted, price, True, reason)
+    _fill(rules, account, out, fills, leg, quoted, price, is_entry=True, reason=reason)
     if was_flat:
         _place_exits(rules, account, atr)
 
@@ -311,11 +311,11 @@ def _test_exits(rules, account, out, fills, bar_open, high, low):
     if stop_hit and not (target_hit and side * (bar_open - account[TARGET_PRICE]) >= 0.0):
         # Already through at the open: the stop's own price was never on offer.
         quoted = bar_open if side * (stop - bar_open) >= 0.0 else stop
-        _fill(rules, account, out, fills, -units, quoted, slipped(rules, quoted, -units), False, reason)
+        _fill(rules, account, out, fills, -units, quoted, slipped(rules, quoted, -units), is_entry=False, reason=reason)
     elif target_hit:
         # A target is a limit order: its price or better, so no slippage.
         quoted = bar_open if side * (bar_open - account[TARGET_PRICE]) >= 0.0 else account[TARGET_PRICE]
-        _fill(rules, account, out, fills, -units, quoted, quoted, False, TARGET)
+        _fill(rules, account, out, fills, -units, quoted, quoted, is_entry=False, reason=TARGET)
 
 
 @njit(cache=True)
@@ -356,8 +356,8 @@ def step_one(ohlc, session, session_end, tradable, atr, rules, account, t, targe
             -held,
             bar_open,
             slipped(rules, bar_open, -held),
-            False,
-            LATE_SESSION_END,
+            is_entry=False,
+            reason=LATE_SESSION_END,
         )
         if target_units * held > 0.0:
             target_units = 0.0
@@ -367,7 +367,8 @@ def step_one(ohlc, session, session_end, tradable, atr, rules, account, t, targe
     close = ohlc[bar, 3]
     if account[UNITS] != 0.0 and rules[SQUARE_OFF] != 0.0 and session_end[bar]:
         held = account[UNITS]
-        _fill(rules, account, out, fills, -held, close, slipped(rules, close, -held), False, SESSION_END)
+        price = slipped(rules, close, -held)
+        _fill(rules, account, out, fills, -held, close, price, is_entry=False, reason=SESSION_END)
     if account[UNITS] != 0.0:
         account[BARS_HELD] += 1.0
         # The trailing stop moves after the bar was tested, never before.

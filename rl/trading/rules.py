@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 
@@ -97,7 +97,7 @@ class TradingRules:
             "slippage_price": 0.0,
             "tax_on_sale_rate": 0.0,
         }
-        return TradingRules(**{**asdict(self), **free, "commission_rate": rate})
+        return replace(self, **free, commission_rate=rate)
 
 
 def rules_for(

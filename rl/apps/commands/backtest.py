@@ -94,7 +94,8 @@ def _symbols_with_models(options: argparse.Namespace, known: KnownSymbols) -> li
     ]
     if not with_model:
         raise CheckpointError(
-            f"no symbol of {options.raw_data_dir} or {options.processed_data_dir} has a model in {options.models_dir}.\n"
+            f"no symbol of {options.raw_data_dir} or {options.processed_data_dir} has a model in "
+            f"{options.models_dir}.\n"
             "  Train first: python run_training.py --symbols all"
         )
     return with_model
@@ -186,7 +187,7 @@ def _backtest_symbol(
                 "to": str(bars.label[replay.stop - 1]),
                 "split": config.split,
                 "bars": replay.stop - window[0],
-                "sessions": int(len(set(bars.session[window[0] : replay.stop].tolist()))),
+                "sessions": len(set(bars.session[window[0] : replay.stop].tolist())),
                 "seen_in_training_or_choosing": seen,
             },
             instrument={

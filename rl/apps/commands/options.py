@@ -25,7 +25,7 @@ BACKTEST_FILE = Path("config/backtest.yaml")
 class _Parser(argparse.ArgumentParser):
     """Refuses abbreviations: `--proc` would silently change meaning when an option is added."""
 
-    def __init__(self, *args, **kwargs) -> None:  # noqa: ANN002, ANN003
+    def __init__(self, *args, **kwargs) -> None:
         super().__init__(
             *args,
             **{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **kwargs},

@@ -11,6 +11,9 @@ from rl.market.synthetic import generate, write_raw_csv
 PREFIX = "SYN_"
 """Every made-up symbol says so in its name."""
 
+BARS_PER_SESSION = 187
+"""Two-minute bars of a day; the last two minutes before the close are left out."""
+
 
 def write_synthetic(options: argparse.Namespace) -> int:
     """Write the market the options ask for; return the exit code."""
@@ -20,7 +23,8 @@ def write_synthetic(options: argparse.Namespace) -> int:
             f"--out {options.out}: the name of a made-up market has to start with {PREFIX}, so that no report can take "
             f"it for real; write {options.out.with_name(PREFIX + options.out.name)}"
         )
-    market = generate(options.market, options.sessions, options.seed, **_parameters(options.param))
+    params = _parameters(options.param)
+    market = generate(options.market, options.sessions, options.seed, BARS_PER_SESSION, **params)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_raw_csv(market, options.out)
     print(f"{options.out}: {len(market):,} made-up bars of the market {options.market}, seed {options.seed}")

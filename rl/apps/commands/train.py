@@ -89,8 +89,8 @@ def train(options: argparse.Namespace) -> int:
         jobs = [
             _Job(
                 symbol=symbol,
-                others=_others(symbol, list(data)),
-                held_out=_held_out(symbol, list(data)),
+                others=tuple(name for name in _comparable(symbol, data) if name != _held_out(symbol, data)),
+                held_out=_held_out(symbol, data),
                 plan=plan,
                 book=book,
                 raw=known.raw,
@@ -114,7 +114,7 @@ def train(options: argparse.Namespace) -> int:
 
 def _processed(
     symbols: Sequence[str],
-    known,  # noqa: ANN001
+    known,
     book: InstrumentBook,
     options: argparse.Namespace,
     console: Console,
@@ -186,13 +186,15 @@ def _after_dry_run(
     return DATA if problems else OK
 
 
-def _others(symbol: str, symbols: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in symbols if name not in (symbol, _held_out(symbol, symbols)))
+def _comparable(symbol: str, data: dict[str, SymbolData]) -> list[str]:
+    """Return the other symbols that have every feature of this one, so that its policy can act on them."""
+    needed = set(data[symbol].feature_names)
+    return [name for name, other in data.items() if name != symbol and needed <= set(other.table.names)]
 
 
-def _held_out(symbol: str, symbols: Sequence[str]) -> str | None:
+def _held_out(symbol: str, data: dict[str, SymbolData]) -> str | None:
     """Return the symbol kept out of meta-training: the last of at least two others."""
-    others = [name for name in symbols if name != symbol]
+    others = _comparable(symbol, data)
     return others[-1] if len(others) >= 2 else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -16,7 +16,7 @@ class CountingLanes(gymnasium.vector.VectorEnv):
     terminate, odd lanes are truncated. Action 0 is forbidden in lane 0 where `masks` is set.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    metadata: ClassVar = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(self, lengths: list[int], *, masks: bool = False, gives_final_obs: bool = True) -> None:
         self.num_envs = len(lengths)
@@ -58,12 +58,12 @@ class CountingLanes(gymnasium.vector.VectorEnv):
 
 
 class GuessingLanes(gymnasium.vector.VectorEnv):
-    """Each lane shows one of three signs, drawn by its own generator; naming it pays 1. Episodes last 8 steps.
+    """Each lane shows one of three signs, drawn by its own generator; naming it pays 1.
 
-    Every second episode is truncated, the others terminate. The state can be taken and set.
+    Episodes last 8 steps; every second one is truncated, the others terminate.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    metadata: ClassVar = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(self, lanes: int) -> None:
         self.num_envs = lanes

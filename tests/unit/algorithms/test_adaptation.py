@@ -1,4 +1,4 @@
-"""The inner loop by numbers worked out by hand: advantages, losses, one step, and what it must leave alone."""
+"""The inner loop by numbers worked out by hand: advantages, losses, a step, what it must leave alone."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_baseline_is_exact_where_returns_lie_on_a_line():
 
 def test_the_baseline_follows_returns_and_stops_at_an_ending():
     # One column of zeros: the value of every state is the mean return.
-    # Lane: rewards 1, 2, 4 with an ending after the second; gamma 0.5: returns 1 + 0.5 * 2 = 2, then 2, then 4.
+    # Rewards 1, 2, 4, an ending after the second, gamma 0.5: returns 1 + 0.5 * 2 = 2, then 2, then 4.
     obs = np.zeros((3, 1))
     rewards = np.array([[1.0], [2.0], [4.0]])
     ended = np.array([[False], [True], [False]])
@@ -198,9 +198,7 @@ def test_diverged_adaptation_names_the_step_and_the_tensor():
         # In its second step the gradient of sqrt at 0 is infinite, while the loss itself is fine.
         return current["x"] if step == 0 else current["x"].clamp_min(0.0).sqrt()
 
-    with pytest.raises(
-        TrainingDivergedError, match=r"iteration 4, inner step 2 of 3: parameter x is not finite"
-    ):
+    with pytest.raises(TrainingDivergedError, match="iteration 4, inner step 2 of 3: parameter x is not"):
         list(adaptation({"x": x}, {"x": 1.0}, loss_at, 3, second_order=False, label="iteration 4, "))
 
 

@@ -70,7 +70,7 @@ def test_lanes_do_not_mix():
 
 
 def test_advantages_are_those_of_stable_baselines():
-    """Its buffer has no place for endings by truncation; there the value is added to the reward beforehand."""
+    """Its buffer knows no truncation; the value of the last state is added to the reward beforehand."""
     rng = np.random.default_rng(1)
     steps, lanes, gamma = 50, 4, 0.97
     rewards, values = rng.normal(size=(2, steps, lanes)).astype(np.float32)

@@ -167,7 +167,7 @@ def test_a_policy_that_is_no_longer_finite_stops_the_rollout_and_is_named():
 
 
 def test_a_lane_that_allows_nothing_is_an_error():
-    with pytest.raises(ConfigError, match="lane 1: .*allows no action"):
+    with pytest.raises(ConfigError, match=r"lane 1: .*allows no action"):
         mask = np.array([[True] * 3, [False] * 3])
         collected(CountingLanes([3, 4]), policy_for_three_numbers(), action_mask=mask)
 

@@ -23,7 +23,7 @@ def test_a_slice_keeps_session_numbers_and_shares_the_memory():
     assert len(part) == 2
     assert part.close.tolist() == [2, 3]
     assert part.session.tolist() == [0, 1]
-    assert part.volume is not None and part.volume.tolist() == [6, 7]
+    assert part.volume.tolist() == [6, 7]
     assert part.extra["x_a"].tolist() == [10, 11]
     assert part.label.tolist() == bars.label[1:3].tolist()
     assert np.shares_memory(part.close, bars.close)

@@ -93,7 +93,7 @@ def test_a_currency_day_runs_from_five_to_five_in_new_york_across_midnight():
 
 
 def test_the_currency_market_is_closed_from_friday_to_sunday_evening():
-    # Friday 21:00 UTC is 16:00 in New York; Friday 22:00 is the close; Sunday 21:00 is an hour before the open.
+    # Friday 21:00 UTC is 16:00 in New York, 22:00 the close; Sunday 21:00 is an hour before the open.
     start = utc(
         "2024-01-12T21:00", "2024-01-12T22:00", "2024-01-13T12:00", "2024-01-14T21:00", "2024-01-14T22:00"
     )

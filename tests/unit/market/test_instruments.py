@@ -113,12 +113,7 @@ def test_the_shipped_indices_are_squared_off_in_fractions_with_every_cost(book, 
 def test_the_commission_of_nifty_is_the_sum_written_beside_it(book):
     text = DEFAULT_FILE.read_text(encoding="utf-8")
     listed = text[text.index("commission.rate, Nifty") : text.index("slippage.rate  ")]
-    *parts, total = [
-        float(number)
-        for number in re.findall(r"([0-9.]+) bp  |= ([0-9.]+) bp", listed)
-        for number in number
-        if number
-    ]
+    *parts, total = [float(number) for number in re.findall(r"[Ny+=] +([0-9.]+) bp(?=  |\n)", listed)]
     assert len(parts) == 5
     assert sum(parts) == pytest.approx(total)
     assert book.find("Nifty_1").instrument.commission.rate == pytest.approx(total * 1e-4)
@@ -144,10 +139,12 @@ def test_a_whole_symbol_wins_over_its_instrument_and_keeps_the_rest(tmp_path):
 
 def test_a_later_file_overrides_single_keys_and_adds_checks_one_by_one(tmp_path):
     first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
-    first.write_text("instruments:\n  Nifty: {checks: {ohlc: drop}, tick_size: 0.1}\n")
-    second.write_text("instruments:\n  Nifty: {checks: {jump: error}, commission: {per_order_entry: 20}}\n")
+    first.write_text("instruments:\n  Nifty: {checks: {ohlc: drop, hole: error}, tick_size: 0.1}\n")
+    second.write_text(
+        "instruments:\n  Nifty: {checks: {jump: error, hole: warn}, commission: {per_order_entry: 20}}\n"
+    )
     nifty = load_instruments(first, second).find("Nifty_5").instrument
-    assert nifty.checks == {"ohlc": "drop", "jump": "error"}
+    assert nifty.checks == {"ohlc": "drop", "jump": "error", "hole": "warn"}
     assert nifty.tick_size == 0.1
     # A commission is one thing: the rate of the shipped entry is gone.
     assert (nifty.commission.per_order_entry, nifty.commission.rate) == (20, 0)
@@ -194,7 +191,8 @@ def test_every_mistake_of_a_file_is_reported_at_once_with_its_place(tmp_path):
     message = str(caught.value)
     assert "mine.yaml:3:5: instruments.Gold.asset_clas: unknown key; did you mean asset_class?" in message
     assert "instruments.Gold.lot_size: must be at least 0 (got -1)" in message
-    assert "mine.yaml:5:5" in message and "did you mean NSE?" in message
+    assert "mine.yaml:5:5" in message
+    assert "did you mean NSE?" in message
     assert "instruments.Gold.checks.ohcl: is not a check; did you mean ohlc?" in message
     assert "checks.backward_time: must be error or drop for this check (got 'warn')" in message
     assert "must be a time zone such as Asia/Kolkata or UTC (got 'Asia/Bombay_City')" in message

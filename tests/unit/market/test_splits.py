@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,7 +76,7 @@ def test_shares_that_fall_a_hair_short_in_binary_cost_no_bar():
 
 
 def test_dates_name_the_first_day_of_each_window():
-    # Weekdays from Monday 2024-01-01: bar 40 is Monday 2024-02-26, bar 70 Monday 2024-04-08, bar 100 2024-05-20.
+    # Weekdays from Monday 2024-01-01: bar 40 is Monday 2024-02-26, bar 70 2024-04-08, bar 100 2024-05-20.
     bars = rising_bars(130, minutes=DAILY)
     dates = {"validation": "2024-02-26", "promotion": "2024-04-07", "test": "2024-05-20"}
     splits = split_bars(bars, SplitPlan(dates=dates), 2)
@@ -114,6 +116,15 @@ def test_a_date_cuts_between_sessions_of_intraday_bars():
         625,
         750,
     ]
+
+
+def test_a_session_that_closes_at_midnight_belongs_to_the_day_that_ends():
+    # Crypto days of 2024-01-01 on, each closing when the next date begins: bar 31 is 2024-02-01.
+    bars = rising_bars(150, minutes=DAILY)
+    midnights = np.datetime64("2024-01-02", "ns").astype(np.int64) + np.arange(150) * 86_400 * 10**9
+    dates = {"validation": "2024-02-01", "promotion": "2024-03-01", "test": "2024-04-01"}
+    splits = split_bars(replace(bars, close_time=midnights), SplitPlan(dates=dates), 0)
+    assert [window.start for window in splits.windows] == [0, 31, 60, 91]
 
 
 def test_boundaries_are_the_closes_of_the_first_and_last_bar_and_can_be_stored():
@@ -169,9 +180,11 @@ def test_windows_too_short_to_judge_anything_are_refused_with_their_sizes():
 
 
 def test_many_bars_of_one_session_are_no_window():
-    # 4 sessions of 100 bars: promotion and test get at most one each.
-    with pytest.raises(DataError, match="test: 0 bars in 0 sessions|1 sessions"):
+    # 4 sessions of 100 bars. The cuts 240, 300 and 340 move on to 300, 300 and 400.
+    with pytest.raises(DataError) as caught:
         split_bars(rising_bars(400, minutes=1, bars_per_session=100), SplitPlan(), 0)
+    assert "validation: 0 bars in 0 sessions" in str(caught.value)
+    assert "promotion: 100 bars in 1 session\n" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +238,7 @@ def test_windows_never_share_a_bar_and_keep_the_embargo_between_them(seed):
     bars = rising_bars(int(rng.integers(900, 3000)), minutes=15, bars_per_session=int(rng.integers(1, 26)))
     embargo = int(rng.integers(0, 60))
     windows = split_bars(bars, SplitPlan(), embargo).windows
-    for before, after in zip(windows, windows[1:], strict=False):
+    for before, after in itertools.pairwise(windows):
         assert before.start < before.stop
         assert after.start - before.stop >= embargo
     assert windows[-1].stop == len(bars)

@@ -126,6 +126,29 @@ def test_too_little_data_says_how_many_more_sessions_would_do():
     assert "20 more sessions" in verdict.reasons[-1]
 
 
+def test_sessions_without_trades_count_neither_for_the_minimum_nor_against_the_time_it_takes():
+    # 240 trades in 10 of 40 sessions: 20 trading sessions take 80 sessions at this rate, 40 more.
+    quiet = record_of(
+        trades(0.5), 10, session_returns=np.zeros(40), benchmark_session_returns=np.linspace(-0.01, 0.01, 40)
+    )
+    verdict = judged(quiet)
+    assert verdict.outcome == "INCONCLUSIVE"
+    assert verdict.sessions == 10
+    assert verdict.sessions_needed == 40
+
+
+def test_a_win_rate_significantly_below_its_threshold_fails_on_little_data():
+    # A fifth of the trades win, four are asked for in ten; the money is right.
+    net = np.where(np.random.default_rng(2).permutation(60) < 12, 9.0, -1.0)
+    verdict = judged(record_of(net, 30))
+    assert verdict.criterion("profit_factor").met is True
+    assert p_below_of(verdict, "win_rate") < 0.01
+    assert verdict.outcome == "FAIL"
+    assert verdict.reasons[0].startswith("win_rate is 0.2, asked at least 0.4; significantly so")
+    # The same record is nowhere near significantly below a fifth.
+    assert p_below_of(judged(record_of(net, 30), Asked(min_win_rate=0.2)), "win_rate") == pytest.approx(0.5)
+
+
 def test_a_record_significantly_below_a_criterion_fails_even_on_little_data():
     verdict = judged(record_of(trades(-1.5, 60), 30))
     assert verdict.outcome == "FAIL"
