@@ -47,5 +47,5 @@ bench:
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find rl tests tools benchmarks config -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

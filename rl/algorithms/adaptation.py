@@ -80,7 +80,7 @@ class AdaptationConfig:
     """Weight of longer looks ahead in the advantages."""
 
     baseline_ridge: float = 1e-2
-    """Shrinkage of the linear baseline, in variances of an observation."""
+    """Shrinkage of the linear baseline, in squared units of an observation; observations are of order 1."""
 
     adapt: str = "all"
     """What adaptation may change: "all" of the actor, its "heads" (last layers), or "gate+heads"."""
@@ -183,7 +183,7 @@ def linear_baseline(
         rewards: (T, N)
         ended: True where the next row belongs to another episode. (T, N)
         gamma: Discount per step.
-        ridge: Shrinkage in units of an observation's variance; above 0 columns may be constant or repeated.
+        ridge: Shrinkage in squared units of an observation: a column of this variance counts half.
 
     Returns:
         Values of the states acted in and of the states reached, each (T, N), float64.
@@ -197,8 +197,8 @@ def linear_baseline(
     x = np.asarray(obs, dtype=np.float64)
     centre, mean_return = x.mean(axis=0), returns.mean()
     centred = x - centre
-    # The smallest normal number keeps the system solvable when ridge is 0 and a column is constant.
-    shrinkage = len(x) * ridge + 1e-10 * len(x)
+    # The tiny part keeps the system solvable when ridge is 0 and columns are constant or repeated.
+    shrinkage = len(x) * (ridge + 1e-10)
     normal = centred.T @ centred + shrinkage * np.eye(x.shape[1])
     slope = np.linalg.solve(normal, centred.T @ (returns.reshape(-1) - mean_return))
     values = mean_return + centred @ slope
@@ -375,9 +375,11 @@ def actor_names(policy: nn.Module) -> list[str]:
     """Return the names of the parameters that action probabilities depend on; the rest is the critic's."""
     named = dict(policy.named_parameters())
     first = next(iter(named.values()))
-    obs = torch.zeros(1, int(policy.spec["observations"]), dtype=first.dtype, device=first.device)
+    actor_critic: Any = policy
+    obs = torch.zeros(1, actor_critic.spec["observations"], dtype=first.dtype, device=first.device)
     with torch.enable_grad():
-        gradients = torch.autograd.grad(policy.logits(obs).sum(), list(named.values()), allow_unused=True)
+        logits = actor_critic.logits(obs)
+        gradients = torch.autograd.grad(logits.sum(), list(named.values()), allow_unused=True)
     return [name for name, gradient in zip(named, gradients, strict=True) if gradient is not None]
 
 

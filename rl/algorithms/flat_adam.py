@@ -9,9 +9,9 @@ import math
 
 import numpy as np
 import torch
-from numba import njit
 from torch import nn
 
+from rl.common.compiled import njit
 from rl.common.errors import CheckpointError
 
 BETA_1 = 0.9

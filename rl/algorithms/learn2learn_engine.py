@@ -35,7 +35,7 @@ INSTALL_HINT = (
 )
 
 
-def load_learn2learn() -> tuple[type[nn.Module], type[nn.Module]]:
+def load_learn2learn() -> tuple[Any, Any]:
     """Return learn2learn's classes (MAML, MetaSGD), loaded with torch alone.
 
     Where learn2learn was imported before, that import is used. Otherwise bare modules stand in for its

@@ -186,11 +186,11 @@ class RecordedRollouts:
         self._support = dict(enumerate(support))
         self._query = dict(query)
 
-    def support(self, step: int, _parameters: Parameters) -> PolicyBatch:
+    def support(self, step: int, parameters: Parameters) -> PolicyBatch:  # noqa: ARG002 a recording has them
         """Return the batch that inner step `step` (0-based) learns from."""
         return self._support[step]
 
-    def query(self, steps_taken: int, _parameters: Parameters) -> PolicyBatch:
+    def query(self, steps_taken: int, parameters: Parameters) -> PolicyBatch:  # noqa: ARG002
         """Return the batch that judges the policy after `steps_taken` inner steps."""
         return self._query[steps_taken]
 
@@ -414,6 +414,7 @@ def task_meta_loss(
             policy_losses.append(weights[step - 1] * query_loss(point.logits(batch.obs), batch, config.clip))
         if step < steps and kl_coef > 0:
             batch = rollouts.support(step, now)
+            assert batch.sampling_log_policy is not None
             policy_now = log_policy(point.logits(batch.obs), batch.action_mask)
             divergences.append(kl_divergence(batch.sampling_log_policy, policy_now))
 
@@ -486,12 +487,13 @@ class MAML:
         """Prepare a run.
 
         Args:
-            policy: Start of the run, for example the mixture of the stage before; changed in place by
-            `train`. sampler: Where tasks come from. config: Settings. seed: Of all randomness.
+            policy: Start of the run, for example the mixture of the stage before; `train` changes it.
+            sampler: Where tasks come from.
+            config: Settings.
+            seed: Of all randomness.
             auxiliary_loss: Added to the outer loss once per update, on the pooled query observations. A
-            mixture's
-                balance and diversity belong here and not into the inner loop: one task is one regime, and
-                there balance would fight adaptation.
+                mixture's balance and diversity belong here and not into the inner loop: one task is one
+                regime, and there balance would fight adaptation.
 
         Raises:
             ConfigError: If the settings are impossible, or name a part the policy does not have.
@@ -511,9 +513,9 @@ class MAML:
         self.history: list[dict[str, float]] = []
         self._path = _path_of(config.engine)
         self._functional = FunctionalPolicy(policy)
-        self._parameters = dict(policy.named_parameters())
+        self._parameters: Parameters = dict(policy.named_parameters())
         actor = set(actor_names(policy))
-        self._groups = {
+        self._groups: dict[str, Parameters] = {
             "policy": {name: tensor for name, tensor in self._parameters.items() if name in actor},
             "critic": {name: tensor for name, tensor in self._parameters.items() if name not in actor},
         }
@@ -539,11 +541,9 @@ class MAML:
 
         Args:
             iterations: How many more. Default: what is left of `config.iterations`, so a resumed run ends
-            where the
-                uninterrupted one does. Going on beyond is allowed; the schedules stay at their end.
+                where the uninterrupted one does. Going on beyond is allowed; schedules stay at their end.
             on_iteration: Called after each update with its record: iteration (1-based), second_order (0 or
-            1),
-                loss, query_loss, value_loss, auxiliary_loss, support_reward (before adaptation), query_reward
+                1), loss, query_loss, value_loss, auxiliary_loss, support_reward (before adaptation), query_reward
                 (after, on other data), adaptation_kl, kl_to_sampling, kl_coef, entropy_before, entropy_after,
                 policy_grad_norm, critic_grad_norm, step_size_grad_norm (before clipping),
                 step_size_min, step_size_median, step_size_max. Rewards are per step.

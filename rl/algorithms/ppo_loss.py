@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from rl.common.compiled import njit
 
 TERMS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
 """What `clipped_loss` returns, in order."""
@@ -34,7 +35,7 @@ def _log_softmax(logits, mask, out):
     """Write log-probabilities among the allowed actions, -inf for the others. (A,)"""
     highest = -np.inf
     for a in range(logits.shape[0]):
-        if mask[a] and not logits[a] <= highest:
+        if mask[a] and logits[a] > highest:
             highest = logits[a]
     total = 0.0
     for a in range(logits.shape[0]):

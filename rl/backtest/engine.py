@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from rl.common.compiled import njit
 from rl.common.errors import StagegateError
 from rl.policies.forward import PackedPolicy, policy_logits
 from rl.trading.kernel import (

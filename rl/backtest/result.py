@@ -52,16 +52,23 @@ class SymbolResult:
     baselines: dict[str, dict[str, Any]]
     cost_frontier: list[dict[str, float | None]]
     exits: dict[str, int]
+    trades: list[dict[str, Any]]
+    """The latest closed trades, oldest first."""
+    confidence: float
+    """Coverage of the intervals among the figures."""
     notes: tuple[str, ...] = field(default=())
 
 
-def figures_of(replay: Replay, session: np.ndarray, sessions_per_year: float) -> Figures:
+def figures_of(
+    replay: Replay, session: np.ndarray, sessions_per_year: float, confidence: float = 0.95
+) -> Figures:
     """Return every figure of one replay.
 
     Args:
         replay: What the account did.
         session: Session number of every bar of the market. (T,)
         sessions_per_year: 252 for exchanges, 365 for round-the-clock markets.
+        confidence: Coverage of the intervals of Sharpe ratio and win rate.
     """
     inside = session[replay.start : replay.stop]
     returns = metrics.session_returns(replay.equity, inside, replay.capital)
@@ -70,9 +77,9 @@ def figures_of(replay: Replay, session: np.ndarray, sessions_per_year: float) ->
     final = float(replay.equity[-1])
     growth = metrics.cagr(replay.capital, final, sessions, sessions_per_year)
     drawdown = metrics.max_drawdown(replay.equity)
-    low, high = metrics.sharpe_interval(returns, sessions_per_year)
+    low, high = metrics.sharpe_interval(returns, sessions_per_year, confidence)
     wins = float(np.sum(trades.net_pnl > 0))
-    win_low, win_high = metrics.wilson_interval(wins, len(trades))
+    win_low, win_high = metrics.wilson_interval(wins, len(trades), confidence)
     traded = np.abs(replay.fill_log[:, LOG_UNITS] * replay.fill_log[:, LOG_PRICE])
     values, reasons = metrics.figures(
         total_return=final / replay.capital - 1.0,
@@ -203,6 +210,8 @@ def symbol_result(
     generator: np.random.Generator,
     random_draws: int,
     frontier_bp: Sequence[float],
+    confidence: float,
+    listed_trades: int,
     notes: Sequence[str] = (),
 ) -> SymbolResult:
     """Put one symbol's backtest together: strategy, baselines and cost frontier on the same bars."""
@@ -218,12 +227,33 @@ def symbol_result(
         session_returns=returns,
         session_close=closes,
         session_equity=equity,
-        figures=figures_of(replay, market.session, sessions_per_year),
+        figures=figures_of(replay, market.session, sessions_per_year, confidence),
         baselines=baseline_figures(others, replay, market.session, sessions_per_year),
         cost_frontier=cost_frontier(market, window, rules, replay, scheme=scheme, basis_points=frontier_bp),
         exits={REASONS[int(reason)]: int(count) for reason, count in zip(reasons, counts, strict=True)},
+        trades=latest_trades(replay, bars, listed_trades),
+        confidence=confidence,
         notes=tuple(notes),
     )
+
+
+def latest_trades(replay: Replay, bars: Bars, count: int) -> list[dict[str, Any]]:
+    """Return the last `count` closed trades with the labels of the bars they were filled in."""
+    trades = replay.trades
+    return [
+        {
+            "side": "long" if trades.side[row] > 0 else "short",
+            "entry": str(bars.label[trades.entry_bar[row]]),
+            "exit": str(bars.label[trades.exit_bar[row]]),
+            "units": float(trades.units[row]),
+            "entry_price": float(trades.entry_price[row]),
+            "exit_price": float(trades.exit_price[row]),
+            "net_pnl": float(trades.net_pnl[row]),
+            "cost": float(trades.cost[row]),
+            "reason": REASONS[int(trades.reason[row])],
+        }
+        for row in range(max(0, len(trades) - count), len(trades))
+    ]
 
 
 def portfolio_figures(results: Sequence[SymbolResult]) -> dict[str, Any]:

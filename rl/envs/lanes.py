@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from rl.common.compiled import njit
 from rl.trading.kernel import (
     REFUSALS,
     REWARD,

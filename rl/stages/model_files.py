@@ -27,6 +27,9 @@ from rl.stages.plan import STAGE_KEYS, Plan
 from rl.stages.stage_model import StageModel
 from rl.stages.symbol_data import SymbolData
 
+IN_TRAINING = "in_training"
+"""Folder for the best model so far of a stage that is still being trained."""
+
 RETIRED = "retired"
 """Folder for the files of earlier runs that a newer run has made obsolete."""
 
@@ -35,7 +38,7 @@ def checkpoint_of(
     data: SymbolData,
     plan: Plan,
     model: StageModel,
-    verdict: Verdict,
+    verdict: Verdict | None,
     *,
     lineage: list[str],
     run_name: str,
@@ -48,7 +51,7 @@ def checkpoint_of(
         data: The symbol it was trained on.
         plan: The plan it was trained under.
         model: The model.
-        verdict: What its gate (or, for a final model, its promotion) said.
+        verdict: What its gate (or, for a final model, its promotion) said; None while it is in training.
         lineage: Fingerprints of the models it grew out of, oldest first.
         run_name: The run that made it.
         adaptation: How a stage-3 model is adapted before use.
@@ -79,7 +82,7 @@ def checkpoint_of(
         versions=library_versions(),
         lineage=list(lineage),
         metrics={**model.metrics, "episodes": model.episodes},
-        verdict=verdict.to_dict(),
+        verdict=verdict.to_dict() if verdict else {},
         champion_of=champion_of,
     )
 
@@ -90,6 +93,22 @@ def write_model(models_dir: Path, checkpoint: Checkpoint) -> Path:
     path = models_dir / stage_file(checkpoint.symbol, checkpoint.stage)
     save_checkpoint(path, checkpoint)
     return path
+
+
+def write_unjudged(models_dir: Path, checkpoint: Checkpoint) -> Path:
+    """Write the best model so far of a stage in training, where an interrupted run leaves it for a look.
+
+    It has no verdict and lies in a folder of its own, so that nothing takes it for a finished stage; see what it does
+    with `run_backtest.py --models-dir models/in_training`.
+    """
+    return write_model(models_dir / IN_TRAINING, checkpoint)
+
+
+def forget_unjudged(models_dir: Path, symbol: str, stage: str) -> None:
+    """Remove what `write_unjudged` wrote, once the stage is done."""
+    path = models_dir / IN_TRAINING / stage_file(symbol, stage)
+    for file in (path, sidecar_of(path)):
+        file.unlink(missing_ok=True)
 
 
 def keep_dated_copy(models_dir: Path, checkpoint: Checkpoint, plan: Plan) -> Path:

@@ -90,12 +90,15 @@ class PolicyTraining:
         self._best_episodes = 0
         self._curve: list[dict[str, Any]] = []
 
-    def train(self, episodes: int, report: Report) -> StageModel:
+    def train(
+        self, episodes: int, report: Report, on_better: Callable[[StageModel], None] | None = None
+    ) -> StageModel:
         """Train for so many more episodes and return the best model so far.
 
         Args:
             episodes: How many; a further call extends the training with a fresh learning-rate schedule.
             report: Called after every update with its figures.
+            on_better: Called with the model whenever a check on validation found a better one.
         """
         config = ppo_config(self._plan)
         envs = training_env(self._data, self._plan)
@@ -113,7 +116,8 @@ class PolicyTraining:
             nonlocal next_check
             self._episodes = before + min(episodes, int(update["steps"] // bars))
             if self._episodes >= next_check or self._episodes == before + episodes:
-                self._check()
+                if self._check() and on_better is not None:
+                    on_better(self.model())
                 next_check += self._plan.monitoring.checkpoint_frequency
             latest = self._curve[-1]
             report(
@@ -145,8 +149,8 @@ class PolicyTraining:
         self._policy.load_flat(torch.from_numpy(final))
         return model
 
-    def _check(self) -> None:
-        """Trade the validation window with the present weights and keep them if none did better."""
+    def _check(self) -> bool:
+        """Trade the validation window with the present weights, keep them if none did better, and say whether so."""
         environment = self._plan.environment
         replay = replay_on(
             self._data,
@@ -167,10 +171,12 @@ class PolicyTraining:
             }
         )
         # The untrained start is shown in the curve but is never the stage's model.
-        if self._episodes > 0 and score > self._best_score:
+        is_better = self._episodes > 0 and score > self._best_score
+        if is_better:
             self._best_score = score
             self._best_episodes = self._episodes
             self._best_weights = self._policy.flat_parameters().numpy().copy()
+        return is_better
 
 
 def _plain(value: float) -> float | None:

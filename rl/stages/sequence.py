@@ -23,10 +23,12 @@ from rl.stages.gates import ChampionDecision, Verdict, champion_keeps, progress_
 from rl.stages.maml_stage import CrossSymbol, MetaTraining
 from rl.stages.model_files import (
     checkpoint_of,
+    forget_unjudged,
     keep_dated_copy,
     model_from,
     retire_older_files,
     write_model,
+    write_unjudged,
 )
 from rl.stages.moe_stage import expert_usage, moe_training
 from rl.stages.plan import STAGES, Plan
@@ -48,9 +50,7 @@ class Listener(Protocol):
     def progressed(self, symbol: str, stage: str, figures: dict[str, Any]) -> None:
         """One update was done."""
 
-    def judged(
-        self, symbol: str, stage: str, verdict: Verdict, seconds: float, cpu_seconds: float
-    ) -> None:
+    def judged(self, symbol: str, stage: str, verdict: Verdict, seconds: float, cpu_seconds: float) -> None:
         """A stage is over."""
 
     def said(self, symbol: str, text: str) -> None:
@@ -229,6 +229,8 @@ def _parent_on_disk(run: _Run, stages: Sequence[str]) -> StageModel | None:
     before = STAGES[STAGES.index(first) - 1]
     path = run.models_dir / stage_file(run.data.symbol, before)
     if not path.exists():
+        if before not in run.plan.prerequisite_stages(first) and first != STAGES[-1]:
+            return None
         raise UsageError(
             f"--stages {first}: {run.data.symbol} has no model of {STAGE_TITLES[before]} to start from ({path} does "
             f"not exist). Train it with: python run_training.py --symbols {run.data.symbol} --stages {before} {first}"
@@ -291,7 +293,9 @@ def _train_stage(
     return outcome
 
 
-def _checkpoint(run: _Run, model: StageModel, verdict: Verdict, champion_of: str | None = None) -> Checkpoint:
+def _checkpoint(
+    run: _Run, model: StageModel, verdict: Verdict | None, champion_of: str | None = None
+) -> Checkpoint:
     return checkpoint_of(
         run.data,
         run.plan,
@@ -385,8 +389,18 @@ def _attempt(
 ) -> tuple[StageModel, Verdict]:
     symbol = run.data.symbol
     run.listener.stage_started(symbol, stage, episodes, "episodes", why)
-    model = training.train(episodes, lambda figures: run.listener.progressed(symbol, stage, figures))
+    model = training.train(
+        episodes,
+        lambda figures: run.listener.progressed(symbol, stage, figures),
+        lambda best: _save_unjudged(run, best),
+    )
+    forget_unjudged(run.models_dir, symbol, stage)
     return model, _progress(run, stage, model)
+
+
+def _save_unjudged(run: _Run, best: StageModel) -> None:
+    if run.plan.monitoring.save_checkpoints:
+        write_unjudged(run.models_dir, _checkpoint(run, best, None))
 
 
 def _progress(run: _Run, stage: str, model: StageModel) -> Verdict:
@@ -465,7 +479,7 @@ def _across_symbols(run: _Run, training: MetaTraining) -> CrossSymbol:
         return CrossSymbol(
             ratio=None,
             symbol=None,
-            note="needs at least three symbols with the same features in the run, one of them held out of meta-training",
+            note="needs three symbols with the same features in the run, one of them held out of meta-training",
         )
     held = run.held_out
     path = run.models_dir / stage_file(held.symbol, "moe")

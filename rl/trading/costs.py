@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from rl.common.compiled import njit
 from rl.trading.rules import TradingRules
 
 _FIELDS = list(TradingRules.__dataclass_fields__)

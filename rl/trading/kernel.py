@@ -16,8 +16,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from rl.common.compiled import njit
 from rl.trading.costs import (
     COMMISSION_PER_ENTRY,
     COMMISSION_PER_UNIT,
@@ -259,7 +259,17 @@ def _trade_at_open(rules, account, out, fills, target_units, quoted, atr, reason
         return
     if units != 0.0 and (target_units * units <= 0.0 or abs(target_units) < abs(units)):
         leg = -units if target_units * units <= 0.0 else target_units - units
-        _fill(rules, account, out, fills, leg, quoted, slipped(rules, quoted, leg), is_entry=False, reason=reason)
+        _fill(
+            rules,
+            account,
+            out,
+            fills,
+            leg,
+            quoted,
+            slipped(rules, quoted, leg),
+            is_entry=False,
+            reason=reason,
+        )
     more = target_units - account[UNITS]
     if more == 0.0 or target_units == 0.0:
         return
@@ -311,7 +321,17 @@ def _test_exits(rules, account, out, fills, bar_open, high, low):
     if stop_hit and not (target_hit and side * (bar_open - account[TARGET_PRICE]) >= 0.0):
         # Already through at the open: the stop's own price was never on offer.
         quoted = bar_open if side * (stop - bar_open) >= 0.0 else stop
-        _fill(rules, account, out, fills, -units, quoted, slipped(rules, quoted, -units), is_entry=False, reason=reason)
+        _fill(
+            rules,
+            account,
+            out,
+            fills,
+            -units,
+            quoted,
+            slipped(rules, quoted, -units),
+            is_entry=False,
+            reason=reason,
+        )
     elif target_hit:
         # A target is a limit order: its price or better, so no slippage.
         quoted = bar_open if side * (bar_open - account[TARGET_PRICE]) >= 0.0 else account[TARGET_PRICE]

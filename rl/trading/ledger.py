@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from rl.common.compiled import njit
 
 # Columns of a fill log: the bar it happened on, then the kernel's fill columns.
 LOG_BAR = 0

@@ -201,6 +201,8 @@ def _backtest_symbol(
             generator=generator(config.seed, "random baseline", symbol),
             random_draws=config.random_baseline_seeds,
             frontier_bp=config.cost_frontier_bp,
+            confidence=config.report.interval_confidence,
+            listed_trades=config.report.listed_trades,
             notes=notes,
         ),
         bars,

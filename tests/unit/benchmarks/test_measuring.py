@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from benchmarks.__main__ import NAMES, main
@@ -108,8 +114,6 @@ def test_the_table_names_the_unit_and_keeps_the_notes():
 def test_moving_average_sides_are_flat_until_both_means_exist():
     closes = [1.0, 1.0, 1.0, 4.0, 1.0, 1.0, 0.0]
     # Means of the last 1 and 3: 1/1 (equal counts as below), 4/2, 1/2, 1/2, 0/(2/3).
-    import numpy as np
-
     assert sides_by_moving_average(np.array(closes), fast=1, slow=3).tolist() == [0, 0, -1, 1, -1, -1, -1]
 
 
@@ -122,3 +126,20 @@ def test_an_unknown_benchmark_is_a_usage_error(capsys):
         main(["trainng"])
     assert stopped.value.code == 2
     assert "there is no benchmark 'trainng'" in capsys.readouterr().err
+
+
+def test_the_command_prints_a_table_and_writes_its_numbers(tmp_path):
+    """A process of its own: it turns off progress bars for everything imported after it."""
+    file = tmp_path / "speed.json"
+    command = [sys.executable, "-m", "benchmarks", "processing", "--quick", "--json", str(file)]
+    ran = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True)
+    assert "Processing a raw file" in ran.stdout
+    assert "QUICK: too little work to quote" in ran.stdout
+    (result,) = json.loads(file.read_text())["results"]
+    assert [row["name"].split(",")[0] for row in result["rows"]] == [
+        "pandas.read_csv alone",
+        "Stagegate",
+        "Stagegate",
+    ]
+    assert result["rows"][0]["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    assert all(row["per_cpu_second"]["low"] > 0 for row in result["rows"])

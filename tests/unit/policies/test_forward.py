@@ -185,6 +185,12 @@ def test_actions_are_drawn_by_the_inverse_distribution():
     assert log_probs == pytest.approx(np.log([0.2, 0.2, 0.3, 0.3, 0.5, 0.5]), abs=1e-6)
 
 
+def test_the_bounds_between_actions_belong_to_the_upper_one_and_impossible_ones_are_skipped():
+    logits = np.array([[0.0, 0.0], [-2000.0, 0.0]], dtype=np.float32)
+    actions, _ = sample_actions(logits, np.array([0.5, 0.0]))
+    assert actions.tolist() == [1, 1]
+
+
 def test_forbidden_actions_are_never_drawn_and_their_share_goes_to_the_others():
     logits = np.log(np.array([[0.2, 0.3, 0.5]] * 3)).astype(np.float32)
     mask = np.array([[True, False, True]] * 3)

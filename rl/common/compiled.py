@@ -1,0 +1,45 @@
+"""numba's `njit` with a cache that notices a change in any kernel, not only in the file that was compiled.
+
+numba keeps compiled code until the file of the *outer* function changes. A backtest loop that inlines `step_one` from
+another file would go on running yesterday's trading rules after an update. So the cache lies in a folder named by a
+hash of the whole package: other code, other folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numba
+from numba import njit
+
+__all__ = ["njit", "source_hash"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def source_hash() -> str:
+    """Return a hash of every Python file of the package, names included. 16 hexadecimal digits"""
+    digest = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(path.relative_to(_PACKAGE).as_posix().encode())
+        digest.update(b"\0")
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _use_versioned_cache() -> None:
+    """Point numba at this version's folder: in the checkout, or in the user's cache where that is read-only."""
+    name = source_hash()
+    for folder in (_PACKAGE.parent / ".cache" / "numba", Path.home() / ".cache" / "stagegate" / "numba"):
+        target = folder / name
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        numba.config.CACHE_DIR = str(target)  # ty: ignore[missing-attribute]
+        return
+
+
+if not numba.config.CACHE_DIR:  # ty: ignore[missing-attribute]
+    _use_versioned_cache()
