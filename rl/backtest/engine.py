@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rl.common.compiled import njit
+from rl.common.compiled import NO_ALLOCATION, njit
 from rl.common.errors import StagegateError
-from rl.policies.forward import PackedPolicy, policy_logits
+from rl.policies.forward import PackedPolicy, first_layer, policy_logits_from_prefix
 from rl.trading.kernel import (
     ACCOUNT_FEATURES,
     ACCOUNT_SIZE,
@@ -36,6 +36,9 @@ from rl.trading.market_arrays import MarketArrays
 from rl.trading.rules import TradingRules
 
 _NO_ACTION = -1
+
+_PREFIX_BARS = 4096
+"""The market half of the first layer does not depend on the account; it is computed for so many bars at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,7 @@ def _record(fill_log, count, bar, fills, out):
     return fill_log, count + new
 
 
-@njit(cache=True)
+@njit(**NO_ALLOCATION)
 def _best_allowed(logits, mask):
     """Return the allowed action with the largest logit, or -1 where an allowed logit is not finite."""
     best = _NO_ACTION
@@ -106,7 +109,7 @@ def _best_allowed(logits, mask):
     return best
 
 
-@njit(cache=True)
+@njit(**NO_ALLOCATION)
 def _decided_units(fills, out, held_before, intended_reasons):
     """Return the units held after the decision's own fills of this bar."""
     units = held_before
@@ -141,6 +144,7 @@ def _scan(
     action_count = 3 if scheme == 0 else 5
     logits = np.empty(action_count, dtype=np.float32)
     mask = np.ones(action_count, dtype=np.bool_)
+    prefix = np.empty((0, 0), dtype=np.float32)
     count = 0
     both = 0
     open_account(account, capital)
@@ -152,8 +156,12 @@ def _scan(
         if len(script) > 0:
             action = int(script[step])
         else:
+            if step % _PREFIX_BARS == 0:
+                prefix = first_layer(shape, net, features[t : min(t + _PREFIX_BARS, stop)])
             observe(features, ohlc, atr, account, t, obs)
-            policy_logits(shape, net, obs, logits, scratch)
+            policy_logits_from_prefix(
+                shape, net, prefix[step % _PREFIX_BARS], features.shape[1], obs, logits, scratch
+            )
             mask_actions(scheme, rules, account[UNITS], mask)
             action = _best_allowed(logits, mask)
             if action == _NO_ACTION:
@@ -174,7 +182,8 @@ def _scan(
             account[REFUSALS] += 1.0
         held_before = account[UNITS]
         step_one(ohlc, session, session_end, tradable, atr, rules, account, t, units, fills, out)
-        fill_log, count = _record(fill_log, count, t + 1, fills, out)
+        if out[FILL_COUNT] > 0.0:
+            fill_log, count = _record(fill_log, count, t + 1, fills, out)
         decided[step] = _decided_units(fills, out, held_before, intended_reasons)
         actions[step] = action
         rewards[step] = out[REWARD]

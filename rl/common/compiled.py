@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numba
 from numba import njit
 
-__all__ = ["njit", "source_hash"]
+__all__ = ["NO_ALLOCATION", "njit", "source_hash"]
+
+NO_ALLOCATION: dict[str, Any] = {"cache": True, "_nrt": False}
+"""Options of a kernel that makes no array: without them every call counts references to its arrays, which costs a
+one-bar step more than the step itself. numba refuses to compile a function that breaks the promise."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 

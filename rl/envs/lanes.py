@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rl.common.compiled import njit
+from rl.common.compiled import NO_ALLOCATION, njit
 from rl.trading.kernel import (
     REFUSALS,
     REWARD,
@@ -26,7 +26,7 @@ RANDOM = 4  # state of the lane's own generator
 LANE_SIZE = 5
 
 
-@njit(cache=True)
+@njit(**NO_ALLOCATION)
 def _next_random(state):
     """Advance a splitmix64 generator (Steele, Lea and Flood 2014); return its state and a number in [0, 1)."""
     state = state + np.uint64(0x9E3779B97F4A7C15)
@@ -37,7 +37,7 @@ def _next_random(state):
     return state, np.float64(mixed >> np.uint64(11)) / 9007199254740992.0
 
 
-@njit(cache=True)
+@njit(**NO_ALLOCATION)
 def begin_episode(lane, windows, episode_bars):
     """Draw a window and a start bar for one lane.
 
@@ -58,7 +58,7 @@ def begin_episode(lane, windows, episode_bars):
     lane[LAST] = min(start + episode_bars, last)
 
 
-@njit(cache=True)
+@njit(**NO_ALLOCATION)
 def reset_lane(
     ohlc, features, atr,
     rules, windows, window_rules, episode_bars, capital, scheme, lane, account, obs, mask,
@@ -70,7 +70,7 @@ def reset_lane(
     mask_actions(scheme, rules[window_rules[lane[WINDOW]]], 0.0, mask)
 
 
-@njit(cache=True)
+@njit(**NO_ALLOCATION)
 def step_lanes(
     ohlc, features, session, session_end, tradable, atr,
     rules, windows, window_rules, episode_bars, capital, scheme,
@@ -92,7 +92,8 @@ def step_lanes(
             account[REFUSALS] += 1.0
         step_one(ohlc, session, session_end, tradable, atr, row, account, bar, units, fills, out)
         rewards[i] = out[REWARD]
-        parts[i] = out
+        for k in range(len(out)):
+            parts[i, k] = out[k]
         episode_return[i] += out[REWARD]
         lane[BAR] = bar + 1
         terminated[i] = out[TERMINATED] != 0.0
@@ -101,7 +102,8 @@ def step_lanes(
             observe(features, ohlc, atr, account, lane[BAR], final_obs[i])
             final_return[i] = episode_return[i]
             final_length[i] = lane[BAR] - lane[START]
-            final_accounts[i] = account
+            for k in range(len(account)):
+                final_accounts[i, k] = account[k]
             episode_return[i] = 0.0
             reset_lane(
                 ohlc, features, atr,
