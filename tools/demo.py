@@ -13,7 +13,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RAW = Path("data/demo/raw")
-MARKETS = {"SYN_planted_2": ("planted", 11), "SYN_regimes_2": ("momrev", 12), "SYN_noise_2": ("noise_garch", 13)}
+MARKETS = {
+    "SYN_planted_2": ("planted", 11),
+    "SYN_regimes_2": ("momrev", 12),
+    "SYN_noise_2": ("noise_garch", 13),
+}
 SESSIONS = 500
 REPORT = Path("reports/demo/backtest_report.txt")
 FOLDERS = [
@@ -46,7 +50,9 @@ def main() -> int:
     )  # fmt: skip
     if tested:
         return tested
-    print("\nThe markets are made up and all say SYNTHETIC: planted has an edge, regimes too, noise has none.")
+    print(
+        "\nThe markets are made up and all say SYNTHETIC: planted has an edge, regimes too, noise has none."
+    )
     print(f"Report: {REPORT}   (whole demo: {time.monotonic() - started:.0f} s)")
     return 0
 

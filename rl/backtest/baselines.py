@@ -71,6 +71,29 @@ def shuffled_runs(sides: np.ndarray, generator: np.random.Generator) -> np.ndarr
     return np.repeat(run_side, lengths)
 
 
+def shuffled_sessions(
+    sides: np.ndarray, session: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """Return stretches shuffled inside each session, and sessions of one length dealt out anew.
+
+    For instruments that are flat every evening: there a stretch moved across a session's end would be cut in two and
+    cost more trades than the strategy made.
+
+    Args:
+        sides: -1, 0 or 1 per decision bar. (n,)
+        session: Session in which each decision is filled. (n,)
+        generator: Source of the order.
+    """
+    borders = np.flatnonzero(np.diff(session)) + 1
+    days = [shuffled_runs(day, generator) for day in np.split(sides, borders)]
+    lengths = np.array([len(day) for day in days])
+    order = np.arange(len(days))
+    for length in np.unique(lengths):
+        places = np.flatnonzero(lengths == length)
+        order[places] = generator.permutation(places)
+    return np.concatenate([days[place] for place in order])
+
+
 def random_timing(
     market: MarketArrays,
     window: tuple[int, int],
@@ -84,10 +107,14 @@ def random_timing(
     decisions = window[1] - window[0] - 1
     sides = np.zeros(decisions, dtype=np.int8)
     sides[: len(strategy.decided)] = np.sign(strategy.decided)
-    return tuple(
-        replay_actions(market, window, rules, shuffled_runs(sides, generator) + 1, capital=capital)
-        for _ in range(draws)
-    )
+    filled_in = market.session[window[0] + 1 : window[1]]
+
+    def drawn() -> np.ndarray:
+        if rules.square_off:
+            return shuffled_sessions(sides, filled_in, generator)
+        return shuffled_runs(sides, generator)
+
+    return tuple(replay_actions(market, window, rules, drawn() + 1, capital=capital) for _ in range(draws))
 
 
 def baselines(

@@ -1,8 +1,9 @@
-"""A correct learner comes close to the best policy of a market that has one, and finds nothing where there is nothing."""
+"""A correct learner comes close to the best policy of a market that has one, and learns nothing from noise."""
 
 from __future__ import annotations
 
 import pytest
+
 from tests.learning.truth_market import learn
 
 STEPS = 330_000

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rl.algorithms.ppo import PPO, PPOConfig
+from rl.algorithms.ppo import PPO
 from rl.backtest.engine import replay_policy
 from rl.envs.scaled_market import bar_volatility, scaled_market
 from rl.envs.vector_env import VectorTradingEnv

@@ -361,6 +361,16 @@ def test_a_pickle_that_runs_code_does_not_run(saved, tmp_path):
     assert marker.exists()
 
 
+def test_the_reader_of_torch_refuses_code_too(saved, tmp_path, monkeypatch):
+    """Two locks: what the list of allowed names let through, weights_only would still refuse."""
+    marker = tmp_path / "code ran"
+    rewrap(saved, torch_bytes({**content_of(saved), "extra_tensors": RunsCode(marker)}))
+    monkeypatch.setattr(module, "_ALLOWED_GLOBALS", {*module._ALLOWED_GLOBALS, "posix mkdir", "nt mkdir"})
+    with pytest.raises(CheckpointError, match="torch cannot read it"):
+        load_checkpoint(saved)
+    assert not marker.exists()
+
+
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_a_bare_pickle_under_our_name_does_not_run(saved, tmp_path, protocol):
     marker = tmp_path / "code ran"
@@ -606,10 +616,11 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_model_not_older_than_the_l
         if child == 0:
             save_for_ever(path, last + 1, writing)
         os.close(writing)
-        time.sleep(rng.uniform(0.01, 0.08))
+        # At least one save is acknowledged before the kill, however busy the machine.
+        (acknowledged,) = struct.unpack("<q", os.read(reading, 8))
+        time.sleep(rng.uniform(0.0, 0.03))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        acknowledged = last
         while record := os.read(reading, 8):
             (acknowledged,) = struct.unpack("<q", record)
         os.close(reading)
@@ -617,7 +628,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_model_not_older_than_the_l
         assert found.seed in (acknowledged, acknowledged + 1)
         assert found.weights[0] == found.seed
         last = found.seed
-    assert last > 12
+    assert last >= 12
 
 
 @needs_fork
@@ -628,12 +639,12 @@ def test_a_reader_never_meets_a_half_replaced_model(path):
         save_for_ever(path, 1)
     try:
         seen = set()
-        deadline = time.monotonic() + 2.0
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + 120.0
+        while len(seen) < 100 and time.monotonic() < deadline:
             found = load_checkpoint(path)
             assert found.weights[0] == found.seed
             seen.add(found.seed)
-        assert len(seen) > 10
+        assert len(seen) == 100
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

@@ -25,7 +25,9 @@ def random_market(bars: int = 400, seed: int = 1) -> MarketArrays:
     close = 100 * np.exp(np.cumsum(generator.normal(0, 0.01, bars)))
     open_ = np.roll(close, 1) * np.exp(generator.normal(0, 0.002, bars))
     spread = np.exp(np.abs(generator.normal(0, 0.004, bars)))
-    ohlc = np.column_stack([open_, np.maximum(open_, close) * spread, np.minimum(open_, close) / spread, close])
+    ohlc = np.column_stack(
+        [open_, np.maximum(open_, close) * spread, np.minimum(open_, close) / spread, close]
+    )
     return MarketArrays(
         ohlc=ohlc,
         features=generator.normal(size=(bars, 3)).astype(np.float32),
@@ -86,7 +88,9 @@ def test_an_episode_longer_than_its_window_ends_with_the_window():
 @pytest.mark.parametrize("lanes", [1, 3, 17])
 def test_every_lane_of_the_vector_environment_equals_the_single_environment_bit_for_bit(scheme, lanes):
     market = random_market()
-    rules = replace(RULES, stop_loss=1.0, take_profit=2.0, trailing_stop=1.5, slippage_rate=0.0002, square_off=True)
+    rules = replace(
+        RULES, stop_loss=1.0, take_profit=2.0, trailing_stop=1.5, slippage_rate=0.0002, square_off=True
+    )
     vector = VectorTradingEnv(market, [(0, 400)], [rules], num_envs=lanes, episode_bars=60, scheme=scheme)
     obs, _ = vector.reset(seed=11)
     state = vector.get_state()
@@ -98,7 +102,7 @@ def test_every_lane_of_the_vector_environment_equals_the_single_environment_bit_
     generator = np.random.default_rng(5)
     for _ in range(150):
         actions = generator.integers(kernel.ACTION_COUNTS[scheme], size=lanes)
-        obs, rewards, terminated, truncated, infos = vector.step(actions)
+        obs, rewards, terminated, truncated, _ = vector.step(actions)
         for i, single in enumerate(singles):
             one = single.step(actions[i : i + 1])
             np.testing.assert_array_equal(one[0][0], obs[i])

@@ -127,7 +127,12 @@ def test_slippage_moves_every_market_fill_against_the_trader():
 
 def test_flat_fees_per_unit_fees_and_sale_tax_are_charged_where_they_belong():
     rules = replace(
-        FREE, commission_per_entry=3, commission_per_exit=5, commission_per_unit=0.1, tax_on_sale_rate=0.01, margin_rate=0.5
+        FREE,
+        commission_per_entry=3,
+        commission_per_exit=5,
+        commission_per_unit=0.1,
+        tax_on_sale_rate=0.01,
+        margin_rate=0.5,
     )
     account = Account(market_of(QUIET), rules)
     (entry,) = account.act(LONG)
@@ -166,7 +171,9 @@ def test_an_account_too_small_for_one_lot_is_refused_and_stays_as_it_is():
 
 
 def test_a_cash_account_never_spends_more_than_it_has_when_the_open_gaps_up():
-    account = Account(market_of([(100, 100, 100, 100), (125, 125, 125, 125)]), replace(FREE, commission_rate=0.01))
+    account = Account(
+        market_of([(100, 100, 100, 100), (125, 125, 125, 125)]), replace(FREE, commission_rate=0.01)
+    )
     account.act(LONG)
     assert account.units == pytest.approx(1000.0 / (125.0 * 1.01))
     assert account.account[kernel.CASH] == pytest.approx(0.0, abs=1e-9)
@@ -281,7 +288,9 @@ def test_drawdown_is_marked_while_the_losing_position_is_open():
 
 
 def test_each_reward_component_is_zero_when_absent_and_not_when_it_should_act():
-    rules = replace(FREE, weight_log_equity=1.0, weight_drawdown=2.0, weight_turnover=0.5, bar_volatility=0.01)
+    rules = replace(
+        FREE, weight_log_equity=1.0, weight_drawdown=2.0, weight_turnover=0.5, bar_volatility=0.01
+    )
     account = Account(market_of([(100, 100, 100, 100), (100, 100, 90, 90), (90, 90, 90, 90)]), rules)
     account.act(LONG)
     log_equity = math.log(900.0 / 1000.0) / 0.01
@@ -311,7 +320,8 @@ def test_orders_open_from_flat_close_what_is_held_and_are_refused_otherwise():
     account.act(kernel.BUY_LONG)
     assert account.units == 10.0
     account.act(kernel.SELL_SHORT)
-    assert account.refused and account.units == 10.0
+    assert account.refused
+    assert account.units == 10.0
     account.act(kernel.HOLD)
     assert account.units == 10.0
     account.act(kernel.CLOSE_LONG)
