@@ -71,9 +71,7 @@ def shuffled_runs(sides: np.ndarray, generator: np.random.Generator) -> np.ndarr
     return np.repeat(run_side, lengths)
 
 
-def shuffled_sessions(
-    sides: np.ndarray, session: np.ndarray, generator: np.random.Generator
-) -> np.ndarray:
+def shuffled_sessions(sides: np.ndarray, session: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Return stretches shuffled inside each session, and sessions of one length dealt out anew.
 
     For instruments that are flat every evening: there a stretch moved across a session's end would be cut in two and

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rl.common.compiled import NO_ALLOCATION, njit
+from rl.common.compiled import njit
 from rl.common.errors import StagegateError
 from rl.policies.forward import PackedPolicy, first_layer, policy_logits_from_prefix
 from rl.trading.kernel import (
@@ -95,7 +95,7 @@ def _record(fill_log, count, bar, fills, out):
     return fill_log, count + new
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def _best_allowed(logits, mask):
     """Return the allowed action with the largest logit, or -1 where an allowed logit is not finite."""
     best = _NO_ACTION
@@ -109,7 +109,7 @@ def _best_allowed(logits, mask):
     return best
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def _decided_units(fills, out, held_before, intended_reasons):
     """Return the units held after the decision's own fills of this bar."""
     units = held_before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rl.common.compiled import NO_ALLOCATION, njit
+from rl.common.compiled import njit
 from rl.trading.kernel import (
     REFUSALS,
     REWARD,
@@ -26,7 +26,7 @@ RANDOM = 4  # state of the lane's own generator
 LANE_SIZE = 5
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def _next_random(state):
     """Advance a splitmix64 generator (Steele, Lea and Flood 2014); return its state and a number in [0, 1)."""
     state = state + np.uint64(0x9E3779B97F4A7C15)
@@ -37,7 +37,7 @@ def _next_random(state):
     return state, np.float64(mixed >> np.uint64(11)) / 9007199254740992.0
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def begin_episode(lane, windows, episode_bars):
     """Draw a window and a start bar for one lane.
 
@@ -58,7 +58,7 @@ def begin_episode(lane, windows, episode_bars):
     lane[LAST] = min(start + episode_bars, last)
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def reset_lane(
     ohlc, features, atr,
     rules, windows, window_rules, episode_bars, capital, scheme, lane, account, obs, mask,
@@ -70,7 +70,7 @@ def reset_lane(
     mask_actions(scheme, rules[window_rules[lane[WINDOW]]], 0.0, mask)
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def step_lanes(
     ohlc, features, session, session_end, tradable, atr,
     rules, windows, window_rules, episode_bars, capital, scheme,

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rl.common.compiled import NO_ALLOCATION, njit
+from rl.common.compiled import njit
 from rl.common.errors import ConfigError
 from rl.policies.spec import checked_spec, parameter_count
 
@@ -48,7 +48,6 @@ HEADER = 15
 
 # Scratch: two layers in turn, then a mixture's gate (E,) and expert log-probabilities (E, A).
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
-_ROW: dict[str, Any] = {**_OPTIONS, **NO_ALLOCATION}
 
 
 class HasFlatParameters(Protocol):
@@ -143,7 +142,7 @@ def pack_weights(spec: dict[str, Any], weights: np.ndarray) -> PackedPolicy:
     )
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def fast_tanh(values, start, count):
     """Replace `count` float32 numbers from `start` on by their tanh, within 4e-7 of the true value.
 
@@ -178,7 +177,7 @@ def fast_tanh(values, start, count):
         values[i] = y
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def _add_products(net, weight, inputs, first, last, width, out, out_start):
     """Add inputs[first:last] times their rows of weights to out, one input after the other.
 
@@ -221,13 +220,13 @@ def _add_products(net, weight, inputs, first, last, width, out, out_start):
         k += u(1)
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def _copy(source, start, count, out, out_start):
     for j in range(np.uint64(count)):
         out[np.uint64(out_start) + j] = source[np.uint64(start) + j]
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def _finish_layers(shape, net, widths, layers, weight, experts, expert, scratch):
     """Run layers 1, 2, … on the first layer's sums in scratch[0:]; return where the last layer's sums lie.
 
@@ -260,7 +259,7 @@ def _finish_layers(shape, net, widths, layers, weight, experts, expert, scratch)
     return here
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def _log_softmax(values, start, count):
     """Replace scores by logarithms of their softmax, in place."""
     highest = values[start]
@@ -275,7 +274,7 @@ def _log_softmax(values, start, count):
         values[j] -= shift
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def _gate(shape, net, obs_row, scratch, out):
     """Write the logarithm of each expert's weight to scratch[out:]."""
     hidden = shape[GATE_HIDDEN]
@@ -296,7 +295,7 @@ def _gate(shape, net, obs_row, scratch, out):
     _log_softmax(scratch, out, experts)
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def _mix(shape, scratch, logits_out):
     """Write log Σ_e w_e π_e(a) from the logarithms that lie in scratch."""
     experts = shape[EXPERTS]
@@ -315,7 +314,7 @@ def _mix(shape, scratch, logits_out):
         logits_out[a] = highest + math.log(total)
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def policy_logits_from_prefix(shape, net, prefix_row, prefix_count, obs_row, logits_out, scratch):
     """Write the logits of one observation whose first layer was begun by `first_layer`.
 
@@ -349,7 +348,7 @@ def policy_logits_from_prefix(shape, net, prefix_row, prefix_count, obs_row, log
         _mix(shape, scratch, logits_out)
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def policy_logits(shape, net, obs_row, logits_out, scratch):
     """Write the logits of one observation.
 
@@ -366,7 +365,7 @@ def policy_logits(shape, net, obs_row, logits_out, scratch):
     policy_logits_from_prefix(shape, net, biases, 0, obs_row, logits_out, scratch)
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def policy_value(shape, net, obs_row, scratch):
     """Return the critic's value of one observation, float32.
 
@@ -417,20 +416,20 @@ mlp_first_layer = first_layer
 """The name for it where the policy is known to be an mlp."""
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def _batch(shape, net, obs, logits, values, scratch):
     for i in range(obs.shape[0]):
         policy_logits(shape, net, obs[i], logits[i], scratch)
         values[i] = policy_value(shape, net, obs[i], scratch)
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def _batch_logits(shape, net, obs, logits, scratch):
     for i in range(obs.shape[0]):
         policy_logits(shape, net, obs[i], logits[i], scratch)
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def _batch_values(shape, net, obs, values, scratch):
     for i in range(obs.shape[0]):
         values[i] = policy_value(shape, net, obs[i], scratch)
@@ -470,21 +469,21 @@ def values_batch(packed: PackedPolicy, obs: np.ndarray) -> np.ndarray:
     return values
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def _is_allowed(mask, action):
     if mask is None:
         return True
     return mask[action]
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def _mask_row(mask, row):
     if mask is None:
         return None
     return mask[row]
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def greedy(logits, mask=None):
     """Return the allowed action with the highest logit, the lowest number among equals.
 
@@ -505,7 +504,7 @@ def greedy(logits, mask=None):
     return best
 
 
-@njit(**_ROW)
+@njit(**_OPTIONS)
 def sample_action(logits, uniform, mask=None):
     """Draw one action from softmax(logits), restricted to allowed actions, by inverse distribution.
 

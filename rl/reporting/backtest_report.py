@@ -100,8 +100,8 @@ def _symbol_text(result: SymbolResult) -> list[str]:
     lines += [
         f"  Sharpe {number(figures['sharpe_ratio'])}, {percent(result.confidence, 0)} interval "
         f"{number(figures['sharpe_low'])} to {number(figures['sharpe_high'])}; "
-        f"win rate {percent(figures['win_rate'])}, interval {percent(figures['win_rate_low'])} to {percent(figures['win_rate_high'])}, break-even "
-        f"{percent(figures['break_even_win_rate'])}",
+        f"win rate {percent(figures['win_rate'])}, interval {percent(figures['win_rate_low'])} to "
+        f"{percent(figures['win_rate_high'])}, break-even {percent(figures['break_even_win_rate'])}",
         f"  expectancy {number(figures['expectancy'])} a trade, payoff {number(figures['payoff_ratio'])}, held "
         f"{number(figures['average_holding_bars'], 1)} bars, in the market {percent(figures['exposure'])} of the time, "
         f"turnover {number(figures['turnover_per_year'], 0)} a year",

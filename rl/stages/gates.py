@@ -266,11 +266,10 @@ def progress_verdict(
 ) -> Verdict:
     """Decide whether a stage's model may be trained further.
 
-    PASS: every criterion met, on at least `min_trades` trades over `min_sessions` sessions. FAIL: one is
-        missed with
-    that much data; or, with any amount, is significantly missed, the drawdown is over its limit (more data
-    cannot lower a maximum), or fewer than `min_episodes` were trained. INCONCLUSIVE: too little data, or a
-    figure that cannot be computed.
+    PASS: every criterion met, on at least `min_trades` trades over `min_sessions` sessions. FAIL: one is missed
+    with that much data; or, with any amount, is significantly missed, the drawdown is over its limit (more
+    data cannot lower a maximum), or fewer than `min_episodes` were trained. INCONCLUSIVE: too little data, or
+    a figure that cannot be computed.
 
     Args:
         record: What the model did on the window.

@@ -35,7 +35,7 @@ from rl.stages.symbol_data import SymbolData
 from rl.trading.market_arrays import MarketArrays
 from rl.trading.rules import TradingRules
 
-FINE_TUNE_STEP_SIZES = (0.01, 0.03, 0.1, 0.3, 1.0)
+FINE_TUNE_STEP_SIZES = (0.01, 0.1, 1.0, 3.0, 10.0)
 """Grid the plain fine-tuning baseline's step size is chosen from, on meta-validation tasks."""
 
 META_VALIDATION_SHARE = 0.15

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -427,7 +428,8 @@ def _look(run: _Run, window: str, purpose: str, model: StageModel) -> tuple[int,
         run.data.symbol,
         name,
         purpose,
-        subject=model.fingerprint(),
+        # The same weights under other costs are another thing looked at.
+        subject=f"{model.fingerprint()} {hashlib.sha256(repr(run.data.rules).encode()).hexdigest()[:16]}",
         span=span,
         stage=model.stage,
         run=run.run_name,

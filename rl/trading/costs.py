@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rl.common.compiled import NO_ALLOCATION, njit
+from rl.common.compiled import njit
 from rl.trading.rules import TradingRules
 
 _FIELDS = list(TradingRules.__dataclass_fields__)
@@ -15,14 +15,14 @@ SLIPPAGE_PRICE = _FIELDS.index("slippage_price")
 TAX_ON_SALE_RATE = _FIELDS.index("tax_on_sale_rate")
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def slipped(rules, price, units):
     """Return the price a market order for `units` (signed) gets: the quoted one moved against the trader."""
     slip = abs(price) * rules[SLIPPAGE_RATE] + rules[SLIPPAGE_PRICE]
     return price + slip if units > 0.0 else price - slip
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def charges(rules, price, units, is_entry):
     """Return commission and tax of one leg of `units` (signed) filled at `price`, in money."""
     size = abs(units)

@@ -17,7 +17,7 @@ import math
 
 import numpy as np
 
-from rl.common.compiled import NO_ALLOCATION, njit
+from rl.common.compiled import njit
 from rl.trading.costs import (
     COMMISSION_PER_ENTRY,
     COMMISSION_PER_UNIT,
@@ -120,7 +120,7 @@ ACCOUNT_FEATURES = 5
 ACCOUNT_FEATURE_NAMES = ("exposure", "unrealised_atr", "bars_held", "drawdown", "cash_ratio")
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def open_account(account, capital):
     """Reset one account to `capital` in cash and no position."""
     account[:] = 0.0
@@ -130,7 +130,7 @@ def open_account(account, capital):
     account[INITIAL] = capital
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def whole_lots(units, lot_size):
     """Round units towards zero to a multiple of the lot; a lot of 0 allows fractions."""
     if lot_size <= 0.0:
@@ -139,7 +139,7 @@ def whole_lots(units, lot_size):
     return math.trunc(units / lot_size * (1.0 + 1e-12)) * lot_size
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def sized(rules, side, equity, close):
     """Return the units of a full position on `side` (-1, 1), sized at the close of the decision bar."""
     if close == 0.0 or equity <= 0.0:
@@ -147,7 +147,7 @@ def sized(rules, side, equity, close):
     return whole_lots(side * rules[EXPOSURE] * equity / abs(close), rules[LOT_SIZE])
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def decode(scheme, action, rules, account, close, is_tradable):
     """Turn an action into the units to hold.
 
@@ -184,7 +184,7 @@ def decode(scheme, action, rules, account, close, is_tradable):
     return (units, True) if wanted == 0.0 else (wanted, False)
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def mask_actions(scheme, rules, units, mask):
     """Write which actions the position allows into `mask` (A,) bool."""
     may_short = rules[ALLOW_SHORT] != 0.0
@@ -200,7 +200,7 @@ def mask_actions(scheme, rules, units, mask):
         mask[HOLD] = True
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def _fill(rules, account, out, fills, units, quoted, price, is_entry, reason):
     """Book one leg: cash, costs, position and the line in `fills`."""
     paid = charges(rules, price, units, is_entry)
@@ -234,7 +234,7 @@ def _fill(rules, account, out, fills, units, quoted, price, is_entry, reason):
     out[FILL_COUNT] += 1.0
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def _affordable(rules, account, units, price):
     """Return `units` cut to what the equity at this price can carry after the costs of getting in."""
     equity = account[CASH] + account[UNITS] * price
@@ -251,7 +251,7 @@ def _affordable(rules, account, units, price):
     return whole_lots(math.copysign(most, units), rules[LOT_SIZE])
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def _trade_at_open(rules, account, out, fills, target_units, quoted, atr, reason):
     """Carry the decision out at the open: a closing or reducing leg first, then an opening or adding one."""
     units = account[UNITS]
@@ -284,7 +284,7 @@ def _trade_at_open(rules, account, out, fills, target_units, quoted, atr, reason
         _place_exits(rules, account, atr)
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def _place_exits(rules, account, atr):
     """Set stop, target and trailing distance of a position just opened, from its fill price."""
     entry = account[ENTRY_PRICE]
@@ -298,7 +298,7 @@ def _place_exits(rules, account, atr):
     account[TRAIL_BEST] = entry
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def _test_exits(rules, account, out, fills, bar_open, high, low):
     """Close the position where the bar reached its stop, its trailing stop or its target."""
     units = account[UNITS]
@@ -338,7 +338,7 @@ def _test_exits(rules, account, out, fills, bar_open, high, low):
         _fill(rules, account, out, fills, -units, quoted, quoted, is_entry=False, reason=TARGET)
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def _mark(account, close):
     """Value the account at `close`."""
     account[EQUITY] = account[CASH] + account[UNITS] * close
@@ -346,7 +346,7 @@ def _mark(account, close):
     account[DRAWDOWN] = 1.0 - account[EQUITY] / account[PEAK]
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def step_one(ohlc, session, session_end, tradable, atr, rules, account, t, target_units, fills, out):
     """Carry the account from the close of bar t to the close of bar t+1, holding `target_units` from the open.
 
@@ -411,7 +411,7 @@ def step_one(ohlc, session, session_end, tradable, atr, rules, account, t, targe
         out[TERMINATED] = 1.0
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def account_features(account, close, atr, row):
     """Write what the policy sees of its account into `row` (ACCOUNT_FEATURES,) float32.
 
@@ -431,7 +431,7 @@ def account_features(account, close, atr, row):
     row[4] = np.float32(min(max(account[CASH] / equity, -3.0), 3.0))
 
 
-@njit(**NO_ALLOCATION)
+@njit(cache=True)
 def observe(features, ohlc, atr, account, t, row):
     """Write the observation at the close of bar t: market features, then account features. (F + 5,) float32"""
     width = features.shape[1]

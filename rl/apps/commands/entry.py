@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
-from rl.common.errors import INTERRUPTED, MISSING, UNEXPECTED, StagegateError
+from rl.common.errors import INTERRUPTED, MISSING, TERMINATED, UNEXPECTED, StagegateError
 from rl.common.threads import use_one_thread
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM arrived. Not an Exception, so that nothing on the way takes it for a failure of its own."""
+
+
+def _on_terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _TerminatedError
 
 
 def run_command(work: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     """Run a command; turn every failure into one message and its exit code."""
     use_one_thread()
+    signal.signal(signal.SIGTERM, _on_terminate)
     try:
         return work(options)
     except StagegateError as error:
@@ -31,10 +44,20 @@ def run_command(work: Callable[[argparse.Namespace], int], options: argparse.Nam
         )
         return MISSING
     except KeyboardInterrupt:
-        print("interrupted; stages finished so far are saved", file=sys.stderr)
-        return INTERRUPTED
+        return _stopped("interrupted", INTERRUPTED)
+    except _TerminatedError:
+        return _stopped("terminated", TERMINATED)
     except Exception as error:  # noqa: BLE001 - the last line of defence: one line on screen, the rest in a file
         return _unexpected(error)
+
+
+def _stopped(how: str, code: int) -> int:
+    print(
+        f"{how}; finished stages are in the models folder, the best so far of the running one in its in_training/.\n"
+        f"  Start again with: python {shlex.join(sys.argv)}",
+        file=sys.stderr,
+    )
+    return code
 
 
 def _unexpected(error: Exception) -> int:

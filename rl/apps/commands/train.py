@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -216,14 +217,29 @@ def _run(
     else:
         # Fresh interpreters: a forked one would inherit torch's and numba's threads half-alive.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-            waiting = {pool.submit(_in_worker, job): job.symbol for job in jobs}
+        pool = ProcessPoolExecutor(
+            min(workers, len(jobs)), mp_context=context, initializer=_ignore_interrupts
+        )
+        waiting = {pool.submit(_in_worker, job): job.symbol for job in jobs}
+        try:
             for future in as_completed(waiting):
                 try:
                     outcomes[waiting[future]] = future.result()
                 except StagegateError as error:
                     _problem(waiting[future], error, console, problems)
+        except BaseException:
+            # Ctrl-C, SIGTERM or a fault of ours: waiting for the other symbols to finish would take minutes.
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
     return [outcomes[job.symbol] for job in jobs if job.symbol in outcomes]
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C, which every process of a terminal gets, to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _in_worker(job: _Job) -> SymbolOutcome:

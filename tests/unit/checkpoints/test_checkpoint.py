@@ -134,6 +134,17 @@ def test_a_loaded_checkpoint_saves_to_the_same_bytes(saved, tmp_path):
     assert again.read_bytes() == saved.read_bytes()
 
 
+def test_equal_texts_that_are_different_objects_give_equal_bytes(path, tmp_path):
+    """Pickle tells one text used twice from two equal ones; a resumed run would then differ from a whole one."""
+    first, second = "alpha beta".title(), "ALPHA BETA".title()
+    assert first is not second
+    once, twice = [first, first], [first, second]
+    other = tmp_path / "other.pth"
+    assert save_checkpoint(path, small_checkpoint(lineage=once)) == save_checkpoint(
+        other, small_checkpoint(lineage=twice)
+    )
+
+
 def test_the_sidecar_can_be_read_by_people(saved):
     sidecar = json.loads(sidecar_of(saved).read_text())
     assert sidecar["metadata"]["verdict"]["outcome"] == "PASS"
@@ -401,6 +412,17 @@ def test_a_pickle_that_asks_for_a_terabyte_is_refused(saved):
     program = b"\x80\x02c__builtin__\nbytearray\nq\x00\x8a\x06" + struct.pack("<Q", 10**12)[:6] + b"\x85R."
     rewrap(saved, rezipped(saved.read_bytes(), {"archive/data.pkl": program}))
     with pytest.raises(CheckpointError, match=r"its pickle asks for __builtin__\.bytearray"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_archive_with_a_name_twice_is_refused(saved):
+    """Two readers of the same zip may take different ones."""
+    data = io.BytesIO(rezipped(saved.read_bytes(), {}))
+    with zipfile.ZipFile(data, "a") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
+    rewrap(saved, data.getvalue())
+    with pytest.raises(CheckpointError, match="its archive holds a name twice"):
         load_checkpoint(saved)
 
 
