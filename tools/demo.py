@@ -50,11 +50,19 @@ def main() -> int:
     )  # fmt: skip
     if tested:
         return tested
+    print("\n" + "\n".join(gate_table()))
     print(
         "\nThe markets are made up and all say SYNTHETIC: planted has an edge, regimes too, noise has none."
     )
     print(f"Report: {REPORT}   (whole demo: {time.monotonic() - started:.0f} s)")
     return 0
+
+
+def gate_table() -> list[str]:
+    """Return the headline and the table of the newest training report."""
+    newest = max((ROOT / "reports/demo/runs").glob("*/training_report.txt"))
+    lines = newest.read_text(encoding="utf-8").splitlines()
+    return lines[2 : lines.index("", 4)]
 
 
 def run(*words: str) -> int:

@@ -126,7 +126,7 @@ class FlatAdam:
             if not isinstance(given, torch.Tensor) or given.shape != self.weights.shape:
                 raise CheckpointError(
                     f"The saved {name} does not fit this network of {len(self.weights)} parameters; it has "
-                    f"shape {tuple(getattr(given, 'shape', ()))}. Start again with --resume never."
+                    f"shape {tuple(getattr(given, 'shape', ()))}. Train again from the start."
                 )
         with torch.no_grad():
             self.weights.copy_(torch.as_tensor(state["weights"]))

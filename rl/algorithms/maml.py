@@ -600,7 +600,7 @@ class MAML:
         if state["seed"] != self.seed:
             raise CheckpointError(
                 f"The saved MAML state belongs to seed {state['seed']}, this run has seed {self.seed}.\n"
-                "  Use the saved seed, or start again with --resume never."
+                "  Use the saved seed."
             )
         state = copy.deepcopy(dict(state))
         with torch.no_grad():
@@ -762,5 +762,5 @@ def _require_same_names(what: str, saved: Mapping[str, Tensor], ours: Mapping[st
         differing = ", ".join(names)
         raise CheckpointError(
             f"The saved MAML state does not fit this policy: {what} differ in {differing}.\n"
-            "  Policy and `adapt` have to be those of the saved run; else start again with --resume never."
+            "  Policy and `adapt` have to be those of the saved run; else train from the start."
         )

@@ -461,7 +461,7 @@ class PPO:
         if lanes != self.envs.num_envs:
             raise CheckpointError(
                 f"The saved training state has {lanes} lanes, this environment {self.envs.num_envs}. "
-                f"Train with num_envs {lanes}, or start again with --resume never."
+                f"Train with num_envs {lanes}."
             )
         self._adam.load_state(state["adam"])
         self.steps = int(state["steps"])

@@ -53,7 +53,7 @@ def restored(state: dict[str, Any]) -> np.random.Generator:
     if kind != "PCG64":
         raise CheckpointError(
             f"The saved random state is of kind {kind!r}; only 'PCG64' can be continued.\n"
-            "  The file was written by another program or is damaged. Start again with --resume never."
+            "  The file was written by another program or is damaged. Train again from the start."
         )
     bits = np.random.PCG64(0)
     try:
@@ -61,6 +61,6 @@ def restored(state: dict[str, Any]) -> np.random.Generator:
         setattr(bits, "state", copy.deepcopy(state))  # noqa: B010
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(
-            f"The saved random state is incomplete ({error!r}). Start again with --resume never."
+            f"The saved random state is incomplete ({error!r}). Train again from the start."
         ) from error
     return np.random.Generator(bits)

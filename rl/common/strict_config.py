@@ -82,6 +82,10 @@ class Setting(NamedTuple):
     value: Any
     origin: str
 
+    def line(self) -> str:
+        """Return the setting as a line of a plan file with its origin behind it."""
+        return f"{self.key + ': ' + json.dumps(self.value, ensure_ascii=False):<72} # {self.origin}"
+
 
 def validate(model: type[Model], loaded: LoadedYaml, *, overrides: Sequence[str] = ()) -> Model:
     """Return the settings as a `model`, after laying `overrides` (`KEY=VALUE`) over them.

@@ -75,13 +75,19 @@ class IngestResult:
     """What was dropped, let through or not used, as sentences."""
 
 
-def discover(raw_dir: Path) -> dict[str, Path]:
+def discover(raw_dir: Path, on_problem: Callable[[str, DataError], None] | None = None) -> dict[str, Path]:
     """Return every raw file below a folder by symbol, sorted by symbol.
 
     Folders named `as_found` and hidden files and folders are left out.
 
+    Args:
+        raw_dir: Where to look.
+        on_problem: Called with the name and what is wrong with it, where a file cannot be told apart by its name; the
+            file, or both files of one symbol, are then left out. Without it the first such file raises.
+
     Raises:
-        DataError: The folder does not exist, two files have the same symbol, or a name cannot be a symbol.
+        DataError: The folder does not exist; or, without `on_problem`, two files have the same symbol or a name
+            cannot be a symbol.
     """
     if not raw_dir.is_dir():
         raise DataError(
@@ -89,6 +95,13 @@ def discover(raw_dir: Path) -> dict[str, Path]:
             " their symbol, such as Nifty_5.csv, or name another folder."
         )
     found: dict[str, Path] = {}
+    twice: set[str] = set()
+
+    def wrong(symbol: str, error: DataError) -> None:
+        if on_problem is None:
+            raise error
+        on_problem(symbol, error)
+
     for folder, subfolders, files in os.walk(raw_dir):
         subfolders[:] = sorted(name for name in subfolders if name != AS_FOUND and not name.startswith("."))
         for name in sorted(files):
@@ -99,13 +112,18 @@ def discover(raw_dir: Path) -> dict[str, Path]:
             try:
                 checked_symbol(symbol)
             except UsageError as error:
-                raise DataError(f"{path}: {error}") from error
+                wrong(symbol, DataError(f"{path}: {error}"))
+                continue
             if symbol in found:
-                raise DataError(
-                    f"{found[symbol]} and {path} are both files of symbol {symbol}. Remove or rename one."
+                other = found[symbol]
+                wrong(
+                    symbol,
+                    DataError(f"{other} and {path} are both files of symbol {symbol}. Remove or rename one."),
                 )
+                twice.add(symbol)
+                continue
             found[symbol] = path
-    return dict(sorted(found.items()))
+    return {symbol: found[symbol] for symbol in sorted(found) if symbol not in twice}
 
 
 def read_raw(path: Path, symbol: str, instrument: Instrument) -> IngestResult:

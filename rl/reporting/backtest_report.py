@@ -90,6 +90,7 @@ def _symbol_text(result: SymbolResult) -> list[str]:
         f"  model    {model['file']} (stage {model['stage']}; {model['verdict_text']})",
         f"  span     {span['split']}: {span['from']} .. {span['to']}, {span['sessions']:,} sessions, "
         f"{span['bars']:,} bars"
+        + (f", look {span['looks']} at it" if span["looks"] else "")
         + ("   SEEN IN TRAINING OR CHOOSING" if span["seen_in_training_or_choosing"] else ""),
         f"  costs    {result.instrument['matched']}: {_costs_in_words(result.instrument)}",
     ]

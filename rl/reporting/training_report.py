@@ -96,7 +96,7 @@ def _text(outcomes: Sequence[SymbolOutcome], plan: Plan) -> list[str]:
     lines += [
         "",
         "Validation figures are of the greedy policy, net of costs. Stages are chosen and stopped by them, so they are",
-        "no estimate of what comes next; the promotion window was looked at once, the test window not at all.",
+        "no estimate of what comes next. The promotion window is opened only to judge a champion; looks are counted.",
     ]
     for outcome in outcomes:
         lines += ["", "=" * 100, _labelled(outcome.symbol), ""]
@@ -126,6 +126,7 @@ def _stage_text(stage: StageOutcome, plan: Plan) -> list[str]:
     unit = "iterations" if stage.stage == "maml" else "episodes"
     lines = [
         f"{STAGE_TITLES[stage.stage]}: {block.description}",
+        *(f"  - {objective}" for objective in block.objectives),
         f"  {stage.model.episodes} {unit}, {stage.wall_seconds:.1f} s ({stage.cpu_seconds:.1f} s CPU), "
         f"{len(stage.attempts)} attempt{'s' * (len(stage.attempts) > 1)}, file {stage.file}",
         f"  validation: return {percent(figures['total_return'])}, Sharpe {number(figures['sharpe_ratio'])} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from rl.backtest.baselines import buy_and_hold
 from rl.backtest.engine import Replay, replay_policy
+from rl.market.bars import Bars
 from rl.policies.forward import PackedPolicy, pack_weights
 from rl.stages.gates import TradeRecord
 from rl.stages.stage_model import StageModel
@@ -45,6 +47,14 @@ def trade_record(data: SymbolData, replay: Replay, window: str, episodes: int | 
         max_drawdown=max_drawdown(replay.equity),
         episodes=episodes,
     )
+
+
+def window_content_hash(bars: Bars, start: int, stop: int) -> str:
+    """Return a hash of the prices of some bars, so that a file that grows at its end keeps its windows' names."""
+    digest = hashlib.sha256()
+    for column in (bars.open, bars.high, bars.low, bars.close):
+        digest.update(np.ascontiguousarray(column[start:stop]).tobytes())
+    return digest.hexdigest()
 
 
 def described_window(data: SymbolData, window: str) -> dict[str, Any]:

@@ -369,6 +369,10 @@ def window_hash(symbol: str, start_ns: int | np.integer, stop_ns: int | np.integ
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+LEDGER_NAME = "evidence_ledger.jsonl"
+"""In the reports folder: deleting models does not make windows fresh again."""
+
+
 class EvidenceLedger:
     """Counts looks at data windows, in a file that is only ever appended to.
 

@@ -269,6 +269,16 @@ class TrainingParams(StrictModel):
     moe: MoEParams = MoEParams()
     maml: MAMLParams = MAMLParams()
 
+    def problems(self) -> Iterable[Finding]:
+        """An expert holds a copy of the stage-1 network."""
+        if self.moe.expert_hidden_dim < self.ppo.hidden_dim:
+            yield Finding(
+                ("moe", "expert_hidden_dim"),
+                f"has to be at least ppo.hidden_dim, {self.ppo.hidden_dim}, for each expert starts as a copy of stage 1"
+                f" (got {self.moe.expert_hidden_dim})",
+                (("ppo", "hidden_dim"),),
+            )
+
 
 # --- progression_rules, monitoring, model_management --------------------------------------------------------
 
@@ -383,9 +393,10 @@ class ModelManagement(StrictModel):
             yield Finding(at, f"has the unknown part {{{unknown[0]}}}; it is made of {allowed}")
         if any(style or conversion for _, _, style, conversion in parts):
             yield Finding(at, f"has a format after : or !; its parts are just {allowed}")
-        if not {"symbol", "stage"} <= set(names) and not {"symbol", "algorithm"} <= set(names):
+        if not {"symbol", "timestamp"} <= set(names) or not {"stage", "algorithm"} & set(names):
             yield Finding(
-                at, "has to hold {symbol} and {stage} or {algorithm}, or models would overwrite each other"
+                at,
+                "has to hold {symbol}, {timestamp} and {stage} or {algorithm}, or models would overwrite each other",
             )
         literal = "".join(text for text, _, _, _ in parts)
         if re.search(r"[^A-Za-z0-9_.=^+-]", literal) or pattern.startswith("."):

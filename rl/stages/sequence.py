@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Sequence
@@ -18,7 +19,14 @@ from rl.checkpoints.checkpoint import Checkpoint, load_checkpoint, stage_file
 from rl.checkpoints.predictor import Predictor
 from rl.common.errors import CheckpointError, UsageError
 from rl.stages.adaptation_gate import adaptation_verdict
-from rl.stages.evaluation import described_window, packed, replay_on, returns_by_session, trade_record
+from rl.stages.evaluation import (
+    described_window,
+    packed,
+    replay_on,
+    returns_by_session,
+    trade_record,
+    window_content_hash,
+)
 from rl.stages.evidence import EvidenceLedger, window_hash
 from rl.stages.gates import ChampionDecision, Verdict, champion_keeps, progress_verdict, promotion_verdict
 from rl.stages.maml_stage import CrossSymbol, MetaTraining
@@ -423,7 +431,8 @@ def _progress(run: _Run, stage: str, model: StageModel) -> Verdict:
 
 def _look(run: _Run, window: str, purpose: str, model: StageModel) -> tuple[int, str]:
     span = run.data.times(window)
-    name = window_hash(run.data.symbol, *span, run.data.data_hash)
+    content = window_content_hash(run.data.bars, *run.data.window(window))
+    name = window_hash(run.data.symbol, *span, content)
     attempt = run.ledger.record(
         run.data.symbol,
         name,
@@ -471,9 +480,34 @@ def _meta_train(run: _Run, parent: StageModel) -> tuple[StageModel, list[Verdict
         alpha=run.plan.evidence.alpha,
         context=_context(run, model),
     )
+    verdict = _with_own_criteria(run, model, verdict)
     run.ledger.conclude(symbol, looked, "adaptation", attempt, outcome=verdict.outcome)
     metrics = {**model.metrics, "adaptation": verdict.metrics}
     return replace(model, metrics=metrics), [verdict]
+
+
+def _with_own_criteria(run: _Run, model: StageModel, verdict: Verdict) -> Verdict:
+    """Return the adaptation verdict, lowered where the plan asks stage 3 for more and that is missed."""
+    criteria = run.plan.criteria("maml")
+    if criteria.min_win_rate is None and criteria.min_profit_factor is None and criteria.max_drawdown is None:
+        return verdict
+    own = progress_verdict(
+        trade_record(run.data, _validation_replay(run, model), "validation", None),
+        dataclasses.replace(criteria, min_episodes=None),
+        symbol=run.data.symbol,
+        stage="maml",
+        window=verdict.window,
+        attempt=verdict.attempt,
+        alpha=run.plan.evidence.alpha,
+    )
+    order = ("PASS", "INCONCLUSIVE", "FAIL")
+    return replace(
+        verdict,
+        outcome=max(verdict.outcome, own.outcome, key=order.index),
+        criteria=(*verdict.criteria, *own.criteria),
+        reasons=(*verdict.reasons, *own.reasons),
+        trades=own.trades,
+    )
 
 
 def _across_symbols(run: _Run, training: MetaTraining) -> CrossSymbol:
@@ -516,7 +550,7 @@ def _promote(run: _Run, champion: StageOutcome) -> tuple[Verdict, Path | None]:
     )
     verdict = promotion_verdict(
         trade_record(run.data, replay, "promotion", None),
-        replace(run.plan.criteria(champion.stage), min_episodes=None),
+        dataclasses.replace(run.plan.criteria(champion.stage), min_episodes=None),
         symbol=run.data.symbol,
         stage=champion.stage,
         window=described_window(run.data, "promotion"),

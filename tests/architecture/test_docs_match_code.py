@@ -113,7 +113,7 @@ def differences(written: dict[str, str], existing: dict[str, Any]) -> list[str]:
         cell, value = plain(written[key]), existing[key]
         if cell == TEXT_OF_THE_FILE or cell == value == REQUIRED:
             continue
-        if yaml.safe_load(cell) != value:
+        if cell != value and (isinstance(value, str) or yaml.safe_load(cell) != value):
             found.append(f"{key}: the page says {cell}, but the default is {value}")
     return found
 

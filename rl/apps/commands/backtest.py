@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rl.apps.commands.console import Console
+from rl.apps.commands.console import Console, counted
 from rl.apps.commands.symbols import (
     KnownSymbols,
     bring_up_to_date,
@@ -32,6 +33,8 @@ from rl.market.calendars import calendar
 from rl.market.instruments import FoundInstrument, InstrumentBook, load_instruments
 from rl.market.splits import Splits
 from rl.reporting.backtest_report import checked_report_files, text_report, write_actions, write_reports
+from rl.stages.evaluation import window_content_hash
+from rl.stages.evidence import LEDGER_NAME, EvidenceLedger, window_hash
 from rl.trading.rules import TradingRules, rules_for
 
 
@@ -50,6 +53,9 @@ def backtest(options: argparse.Namespace) -> int:
     with RunLog(options.reports_dir / "runs" / f"{stamp}-backtest" / "run.jsonl") as log:
         console = Console(log, as_json=options.json, quiet=options.quiet)
         problems: dict[str, StagegateError] = {}
+        if options.symbols == ["all"]:
+            for name, error in known.unusable.items():
+                _problem(name, error, console, problems)
         if options.process_data:
             symbols = _process(symbols, known, book, options, console, problems)
         done: list[tuple[SymbolResult, Bars]] = []
@@ -62,7 +68,9 @@ def backtest(options: argparse.Namespace) -> int:
             except StagegateError as error:
                 _problem(symbol, error, console, problems)
         if options.dry_run:
-            console.result(f"Dry run: {len(symbols) - len(problems)} symbols would be tested; nothing was.")
+            console.result(
+                f"Dry run: {counted(len(symbols) - len(problems), 'symbol')} would be tested; nothing was."
+            )
         elif done:
             _report(done, options, console)
     if problems:
@@ -152,6 +160,7 @@ def _backtest_symbol(
     if len(usable) < 2:
         raise DataError(f"{symbol}: the {config.split} window has no bar with all features defined")
     window = (usable[0], window[1])
+    looks = _count_look(checkpoint, bars, window, rules, options) if config.split == "test" else None
     prepared = predictor.policy_for(
         market,
         rules,
@@ -189,6 +198,7 @@ def _backtest_symbol(
                 "bars": replay.stop - window[0],
                 "sessions": len(set(bars.session[window[0] : replay.stop].tolist())),
                 "seen_in_training_or_choosing": seen,
+                "looks": looks,
             },
             instrument={
                 "name": instrument.instrument.name,
@@ -207,6 +217,26 @@ def _backtest_symbol(
         ),
         bars,
     )
+
+
+def _count_look(
+    checkpoint: Checkpoint,
+    bars: Bars,
+    window: tuple[int, int],
+    rules: TradingRules,
+    options: argparse.Namespace,
+) -> int:
+    """Write down that the test window is about to be opened; return which look at it this is.
+
+    The same model under the same costs shows nothing new and is not counted again.
+    """
+    span = int(bars.close_time[window[0]]), int(bars.close_time[window[1] - 1])
+    ledger = EvidenceLedger(options.reports_dir / LEDGER_NAME)
+    subject = (
+        f"{checkpoint.sha256} {hashlib.sha256(repr(rules).encode()).hexdigest()[:16]} {not options.no_adapt}"
+    )
+    name = window_hash(checkpoint.symbol, *span, window_content_hash(bars, *window))
+    return ledger.record(checkpoint.symbol, name, "test", subject=subject, span=span, stage=checkpoint.stage)
 
 
 def _rules(checkpoint: Checkpoint, instrument: FoundInstrument) -> tuple[TradingRules, list[str]]:

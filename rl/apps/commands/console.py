@@ -17,6 +17,11 @@ PLAIN_LINE_SECONDS = 30.0
 """Without a terminal, one line of progress at most this often."""
 
 
+def counted(count: int, noun: str) -> str:
+    """Return `1 symbol` or `2 symbols`."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 class Console:
     """Says things once: as text, as JSON lines, or not at all; every event also goes to the run log."""
 

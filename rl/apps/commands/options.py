@@ -122,7 +122,7 @@ def backtest_parser() -> argparse.ArgumentParser:
         "--split",
         choices=["test", "promotion", "validation", "train", "all"],
         default=None,
-        help="which window of the data (default: test, the only one never looked at before)",
+        help="which window of the data (default: test, the only one no training or choice has seen)",
     )
     what.add_argument(
         "--initial-capital", type=_positive, default=None, metavar="X", help="capital per symbol"
@@ -177,6 +177,7 @@ def backtest_parser() -> argparse.ArgumentParser:
 def rl_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m rl`."""
     parser = _Parser(prog="python -m rl", description="The other commands of Stagegate.", epilog=EXIT_CODES)
+    parser.add_argument("--version", action="version", version=f"stagegate {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=_Parser)
     process = verbs.add_parser(
         "process",
@@ -186,8 +187,8 @@ def rl_parser() -> argparse.ArgumentParser:
     )
     _symbols(process, "symbols to process, or `all` (default: all)")
     process.add_argument("--force", action="store_true", help="process files that have not changed too")
-    _folders(process)
-    _output(process)
+    _folders(process, raw_only=True)
+    process.add_argument("--quiet", action="store_true", help="leave out the notes")
     synth = verbs.add_parser(
         "synth",
         help="write a made-up market whose best policy is known",
@@ -213,7 +214,6 @@ def rl_parser() -> argparse.ArgumentParser:
     synth.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the csv file to write, SYN_NAME_2.csv"
     )
-    _output(synth)
     return parser
 
 
@@ -221,7 +221,7 @@ def _symbols(group: argparse._ActionsContainer, text: str) -> None:
     group.add_argument("--symbols", nargs="+", default=["all"], metavar="SYMBOL", help=text)
 
 
-def _folders(parser: argparse.ArgumentParser) -> None:
+def _folders(parser: argparse.ArgumentParser, *, raw_only: bool = False) -> None:
     where = parser.add_argument_group("folders and files")
     where.add_argument(
         "--raw-data-dir",
@@ -238,18 +238,20 @@ def _folders(parser: argparse.ArgumentParser) -> None:
         help="processed files (default: data/processed)",
     )
     where.add_argument(
-        "--models-dir", type=Path, default=Path("models"), metavar="DIR", help="models (default: models)"
-    )
-    where.add_argument(
-        "--reports-dir", type=Path, default=Path("reports"), metavar="DIR", help="reports (default: reports)"
-    )
-    where.add_argument(
         "--instruments",
         type=Path,
         action="append",
         default=[],
         metavar="FILE",
         help="instruments to add to config/instruments.yaml; may be repeated",
+    )
+    if raw_only:
+        return
+    where.add_argument(
+        "--models-dir", type=Path, default=Path("models"), metavar="DIR", help="models (default: models)"
+    )
+    where.add_argument(
+        "--reports-dir", type=Path, default=Path("reports"), metavar="DIR", help="reports (default: reports)"
     )
 
 

@@ -19,6 +19,8 @@ class KnownSymbols:
 
     raw: dict[str, Path]
     processed: frozenset[str]
+    unusable: dict[str, StagegateError]
+    """Names of raw files that cannot be told apart or cannot be symbols, and why."""
 
     def names(self) -> list[str]:
         """Return all of them, sorted."""
@@ -35,9 +37,10 @@ def known_symbols(raw_dir: Path, processed_dir: Path, *, raw_dir_was_given: bool
         raise DataError(
             f"the folder {raw_dir} does not exist; --raw-data-dir has to name the folder with your price files"
         )
-    raw = discover(raw_dir) if raw_dir.is_dir() else {}
-    processed = frozenset(path.stem for path in processed_dir.glob("*.parquet"))
-    return KnownSymbols(raw=raw, processed=processed)
+    unusable: dict[str, StagegateError] = {}
+    raw = discover(raw_dir, unusable.__setitem__) if raw_dir.is_dir() else {}
+    processed = frozenset(path.stem for path in processed_dir.glob("*.parquet")) - set(unusable)
+    return KnownSymbols(raw=raw, processed=processed, unusable=unusable)
 
 
 def chosen_symbols(asked: Sequence[str], known: KnownSymbols, raw_dir: Path) -> list[str]:
@@ -51,6 +54,8 @@ def chosen_symbols(asked: Sequence[str], known: KnownSymbols, raw_dir: Path) -> 
     if any(text.casefold() == "all" for text in asked) and "all" not in names:
         if len(asked) > 1:
             raise UsageError(f"--symbols: give `all` or names, not both (got {' '.join(asked)})")
+        if not names and known.unusable:
+            raise DataError("\n".join(str(error) for error in known.unusable.values()))
         if not names:
             raise DataError(
                 f"there is no price file in {raw_dir}. Put <symbol>.csv, .csv.gz or .parquet files there (columns "
@@ -58,6 +63,9 @@ def chosen_symbols(asked: Sequence[str], known: KnownSymbols, raw_dir: Path) -> 
             )
         return names
     found = list(dict.fromkeys(checked_symbol(text) for text in asked))
+    for name in found:
+        if name in known.unusable:
+            raise known.unusable[name]
     unknown = [name for name in found if name not in names]
     if unknown:
         raise DataError("\n".join(_unknown(name, names, raw_dir) for name in unknown))

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rl import __version__
-from rl.apps.commands.console import Console, TrainingListener
+from rl.apps.commands.console import Console, TrainingListener, counted
 from rl.apps.commands.options import chosen_stages
 from rl.apps.commands.symbols import bring_up_to_date, chosen_symbols, instrument_of, known_symbols
 from rl.common.atomic_files import sweep_stray_files, write_text
@@ -23,13 +23,10 @@ from rl.common.threads import use_one_thread
 from rl.features.processed_store import ProcessOutcome
 from rl.market.instruments import InstrumentBook, load_instruments
 from rl.reporting.training_report import summary_table, windows_table, write_training_report
-from rl.stages.evidence import EvidenceLedger
+from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
 from rl.stages.plan import Plan, load_plan, plan_settings
 from rl.stages.sequence import SymbolOutcome, run_sequence
 from rl.stages.symbol_data import SymbolData, prepare
-
-LEDGER_NAME = "evidence_ledger.jsonl"
-"""In the reports folder: deleting models does not make windows fresh again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +55,7 @@ def train(options: argparse.Namespace) -> int:
     overrides = [*options.overrides, *([f"seed={options.seed}"] if options.seed is not None else [])]
     if options.print_config:
         for setting in plan_settings(options.config, overrides=overrides, profile=options.profile):
-            print(setting)
+            print(setting.line())
         return OK
     plan = load_plan(options.config, overrides=overrides, profile=options.profile)
     stages = chosen_stages(options.stages)
@@ -79,6 +76,9 @@ def train(options: argparse.Namespace) -> int:
         )
         write_text(folder / "config.resolved.yaml", plan.resolved_yaml())
         problems: dict[str, StagegateError] = {}
+        if options.symbols == ["all"]:
+            for name, error in known.unusable.items():
+                _problem(name, error, console, problems)
         ready = _processed(symbols, known, book, options, console, problems)
         data = _prepared(ready, plan, book, known.raw, options.processed_data_dir, console, problems)
         for table_line in windows_table(list(data.values())):
@@ -182,7 +182,7 @@ def _after_dry_run(
     problems: dict[str, StagegateError],
 ) -> int:
     console.result(
-        f"Dry run: {len(data)} symbols would be trained through {', '.join(stages)}; nothing was trained."
+        f"Dry run: {counted(len(data), 'symbol')} would be trained through {', '.join(stages)}; nothing was trained."
     )
     return DATA if problems else OK
 
