@@ -102,9 +102,7 @@ def random_timing(
     draws: int,
 ) -> tuple[Replay, ...]:
     """Return `draws` replays with the strategy's stretches at random times."""
-    decisions = window[1] - window[0] - 1
-    sides = np.zeros(decisions, dtype=np.int8)
-    sides[: len(strategy.decided)] = np.sign(strategy.decided)
+    sides = np.sign(strategy.decided).astype(np.int8)
     filled_in = market.session[window[0] + 1 : window[1]]
 
     def drawn() -> np.ndarray:

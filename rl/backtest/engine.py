@@ -51,7 +51,7 @@ class Replay:
     start: int
     """Row of the first decision bar."""
     stop: int
-    """Row after the last bar the account was carried to."""
+    """Row after the window's last bar."""
     capital: float
     equity: np.ndarray
     """Marked at each close. (n,)"""
@@ -70,6 +70,9 @@ class Replay:
     trades: Trades
     account: np.ndarray
     """The account at the end. (ACCOUNT_SIZE,)"""
+    decisions: int
+    """Decisions made; fewer than n - 1 only where the account was ruined. From then on it stands still, without
+    position: equity stays at its last value."""
     bars_touching_both: int
     """Bars in which stop and target were both inside the range; the stop was taken."""
     was_ruined: bool
@@ -235,16 +238,19 @@ def _replay(
         raise StagegateError(
             f"the policy's output at bar {start - 1 - done} is not a number; no action can be taken from it"
         )
+    equity[done + 1 :] = equity[done]
+    held[done + 1 :] = 0.0
     return Replay(
         start=start,
-        stop=start + done + 1,
+        stop=stop,
         capital=float(capital),
-        equity=equity[: done + 1],
-        held=held[: done + 1],
-        decided=decided[:done],
-        actions=actions[:done],
-        rewards=rewards[:done],
-        costs=costs[:done],
+        equity=equity,
+        held=held,
+        decided=decided,
+        actions=actions,
+        rewards=rewards,
+        costs=costs,
+        decisions=int(done),
         fill_log=log,
         trades=trades_from_fills(log, market.session),
         account=account,

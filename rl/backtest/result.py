@@ -17,8 +17,6 @@ from rl.trading.ledger import LOG_PRICE, LOG_UNITS
 from rl.trading.market_arrays import MarketArrays
 from rl.trading.rules import TradingRules
 
-NS_PER_YEAR = 365.25 * 86400e9
-
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
@@ -137,7 +135,7 @@ def baseline_figures(
             found[baseline.name] = {"description": baseline.description, "unavailable": baseline.unavailable}
             continue
         every = [figures_of(replay, session, sessions_per_year) for replay in baseline.replays]
-        if len(every) == 1:
+        if baseline.name != "random":
             found[baseline.name] = {"description": baseline.description, **every[0].as_dict()}
             continue
         means = {name: _mean([one.values[name] for one in every]) for name in every[0].values}
@@ -173,8 +171,9 @@ def cost_frontier(
     The policy is not asked again: the line says how much cost this behaviour bears, not what a policy trained for
     that cost would do.
     """
-    actions = np.full(window[1] - window[0] - 1, 1 if scheme == "target" else 4, dtype=np.int8)
-    actions[: len(strategy.actions)] = strategy.actions
+    actions = strategy.actions.copy()
+    # A ruined account acts no more: flat, or hold what is not there.
+    actions[strategy.decisions :] = 1 if scheme == "target" else 4
     frontier: list[dict[str, float | None]] = []
     for points in basis_points:
         replay = replay_actions(
@@ -259,7 +258,8 @@ def latest_trades(replay: Replay, bars: Bars, count: int) -> list[dict[str, Any]
 def portfolio_figures(results: Sequence[SymbolResult]) -> dict[str, Any]:
     """Return the account that gave every symbol the same capital and never moved money between them.
 
-    Equity is summed at the close of each UTC day; a symbol without a bar that day counts with its last equity, before
+    Every account counts by its share of its own capital, so that currencies never mix. Equity is summed at the close
+    of each UTC day; a symbol without a bar that day counts with its last equity, before
     its first bar with its capital. The annual figures use the days that occur and the calendar time between them.
     """
     day = [result.session_close // 86_400_000_000_000 for result in results]
@@ -292,4 +292,16 @@ def portfolio_figures(results: Sequence[SymbolResult]) -> dict[str, Any]:
         profit_factor=metrics.profit_factor(trades),
         total_costs=float(sum(result.replay.account[COSTS] for result in results)),
     )
-    return {**values, "total_trades": len(trades), "days": len(days), "not_computed": reasons}
+    currencies = sorted({str(result.instrument["currency"]) for result in results})
+    if len(currencies) > 1:
+        # Money of different currencies does not add up; shares of each account's own capital do.
+        for name in ("initial_capital", "final_equity", "total_pnl", "total_costs", "profit_factor"):
+            values[name] = None
+            reasons[name] = f"the accounts are in {', '.join(currencies)}; no exchange rates are applied"
+    return {
+        **values,
+        "total_trades": len(trades),
+        "days": len(days),
+        "currencies": currencies,
+        "not_computed": reasons,
+    }

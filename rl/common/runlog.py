@@ -30,8 +30,8 @@ class RunLog:
         if torn:
             self._file.write(b"\n")
 
-    def event(self, name: str, /, **fields: Any) -> None:
-        """Append one event.
+    def event(self, name: str, /, **fields: Any) -> str:
+        """Append one event and return the line that was written, without its end.
 
         Args:
             name: What happened, e.g. `stage_started`.
@@ -50,6 +50,7 @@ class RunLog:
         record.update((key, _plain(value)) for key, value in fields.items())
         line = json.dumps(record, allow_nan=False, ensure_ascii=False)
         self._file.write(line.encode("utf-8") + b"\n")
+        return line
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""

@@ -69,7 +69,8 @@ def headline(results: Sequence[SymbolResult]) -> str:
 def text_report(results: Sequence[SymbolResult], portfolio: dict[str, Any]) -> str:
     """Return the whole report as text."""
     lines = ["STAGEGATE BACKTEST REPORT", f"stagegate {__version__}   {_now()}", "", headline(results), ""]
-    lines += ["PORTFOLIO (each symbol its own account, no money moved between them)"]
+    currency = " and ".join(portfolio["currencies"])
+    lines += [f"PORTFOLIO (each symbol its own account in {currency}, no money moved between them)"]
     lines += [
         f"  initial {number(portfolio['initial_capital'])}   final {number(portfolio['final_equity'])}   "
         f"P&L {number(portfolio['total_pnl'])}   return {percent(portfolio['total_return'], 2)}",
@@ -94,6 +95,10 @@ def _symbol_text(result: SymbolResult) -> list[str]:
         + ("   SEEN IN TRAINING OR CHOOSING" if span["seen_in_training_or_choosing"] else ""),
         f"  costs    {result.instrument['matched']}: {_costs_in_words(result.instrument)}",
     ]
+    if result.replay.was_ruined:
+        lines.append(
+            f"  RUINED   on {span['ruined_on']}: equity fell to the ruin level; the account stands still from there"
+        )
     if model["headline"]:
         lines.append(f"  WARNING  {model['headline']}")
     lines += [f"  note     {note}" for note in result.notes]
@@ -227,7 +232,7 @@ def write_actions(path: Path, results: Sequence[tuple[SymbolResult, Bars]]) -> N
     lines.writerow(["symbol", "datetime", "position", "fill_price", "exit_price", "exit_reason"])
     for result, bars in results:
         replay = result.replay
-        steps = len(replay.decided)
+        steps = replay.decisions
         rows = slice(replay.start, replay.start + steps)
         position = replay.decided * bars.close[rows] / replay.equity[:steps]
         filled = [""] * steps

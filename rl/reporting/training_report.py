@@ -84,9 +84,7 @@ def _headline(outcomes: Sequence[SymbolOutcome]) -> str:
         outcome.symbol for outcome in outcomes if outcome.promotion is not None and outcome.promotion.passed
     ]
     if not promoted:
-        return (
-            f"None of {len(outcomes)} symbols has a model that showed an edge on data nobody had looked at."
-        )
+        return f"None of {len(outcomes)} symbols has a model that showed an edge on its promotion window."
     return f"{len(promoted)} of {len(outcomes)} symbols promoted on evidence: {', '.join(promoted)}."
 
 
@@ -109,6 +107,8 @@ def _text(outcomes: Sequence[SymbolOutcome], plan: Plan) -> list[str]:
             lines += ["", *_stage_text(stage, plan)]
         if outcome.stopped:
             lines += ["", f"The sequence stopped here: {outcome.stopped}"]
+        if outcome.impossible:
+            lines += ["", outcome.impossible]
         lines += ["", f"Champion: {outcome.champion or 'none, no stage passed'}"]
         if outcome.promotion is not None:
             lines += outcome.promotion.lines()
@@ -204,6 +204,7 @@ def _symbol_json(outcome: SymbolOutcome) -> dict[str, Any]:
         "promotion": outcome.promotion.to_dict() if outcome.promotion else None,
         "final_model": str(outcome.final_file) if outcome.final_file else None,
         "stopped": outcome.stopped,
+        "impossible": outcome.impossible,
         "notes": list(outcome.notes),
         "seconds": outcome.seconds,
     }

@@ -31,9 +31,7 @@ def replay_on(data: SymbolData, policy: PackedPolicy, window: str, *, scheme: st
 def returns_by_session(data: SymbolData, replay: Replay, window: str) -> np.ndarray:
     """Return the net return of every session of the window; 0 for sessions after the account was ruined. (S,)"""
     start, stop = data.window(window)
-    equity = np.full(stop - start, replay.equity[-1])
-    equity[: len(replay.equity)] = replay.equity
-    return session_returns(equity, data.market.session[start:stop], replay.capital)
+    return session_returns(replay.equity, data.market.session[start:stop], replay.capital)
 
 
 def trade_record(data: SymbolData, replay: Replay, window: str, episodes: int | None) -> TradeRecord:

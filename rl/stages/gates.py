@@ -278,7 +278,8 @@ def progress_verdict(
         stage: ppo, moe or maml.
         window: name, from, to and data_hash of the data judged on.
         attempt: Which look at this window it is, from 1; see `EvidenceLedger.record`.
-        alpha: What all looks at this window may spend together, one-sided.
+        alpha: What all looks at this window may spend together, one-sided. A miss is significant at the whole of it:
+            looking again must not make missing harder. A claim (promotion) may use this attempt's share only.
         confidence: Of the intervals shown beside the figures.
         context: What else is needed to recompute the verdict.
 
@@ -287,7 +288,7 @@ def progress_verdict(
     """
     spent = alpha_for_attempt(attempt, alpha)
     results = _progress_criteria(record, criteria, stage, confidence)
-    outcome, reasons = _progress_outcome(results, spent)
+    outcome, reasons = _progress_outcome(results, alpha)
     wanted = _more_sessions_for_data(record, criteria) if outcome == "INCONCLUSIVE" else None
     if wanted:
         reasons.append(f"About {wanted} more sessions would be needed at this rate of trading.")
@@ -348,7 +349,7 @@ def promotion_verdict(
         tested = "nothing to test in fewer than two sessions with trades"
     results.append(_result(_EDGE, edge.p_above_zero, spent, "at most", note=tested))
     results.append(_intercept_criterion(record, confidence))
-    outcome, reasons = _promotion_outcome(results, spent)
+    outcome, reasons = _promotion_outcome(results, alpha, spent)
     wanted = None
     if outcome == "INCONCLUSIVE":
         wanted = _more_sessions_for_edge(record, criteria, edge, spent)
@@ -536,14 +537,16 @@ def _progress_outcome(results: list[CriterionResult], alpha: float) -> tuple[Out
     return "PASS", []
 
 
-def _promotion_outcome(results: list[CriterionResult], alpha: float) -> tuple[Outcome, list[str]]:
+def _promotion_outcome(
+    results: list[CriterionResult], alpha: float, spent: float
+) -> tuple[Outcome, list[str]]:
     outcome, reasons = _progress_outcome([result for result in results if result.name != _EDGE], alpha)
     edge = next(result for result in results if result.name == _EDGE)
     if outcome != "PASS" or edge.met is True:
         return outcome, reasons
     if edge.value is None:
         return "INCONCLUSIVE", ["Fewer than two sessions with trades: nothing can be tested."]
-    p = f"p {_number(edge.value)}, needed {_number(alpha)} or less"
+    p = f"p {_number(edge.value)}, needed {_number(spent)} or less"
     return "INCONCLUSIVE", [f"The mean trade is positive, but not shown to be: {p}."]
 
 

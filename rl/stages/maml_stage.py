@@ -251,8 +251,10 @@ class MetaTraining:
         if not any(training.values()):
             raise DataError(
                 f"{data.symbol}: the training window is too short for meta-learning: a task takes "
-                f"{self.sizes.support_bars} + {self.sizes.purge_bars} + {self.sizes.query_bars} bars. Lower "
-                "training_params.maml.support_sessions and query_sessions, or give the symbol a longer history."
+                f"{self.sizes.support_bars} + {self.sizes.purge_bars} + {self.sizes.query_bars} bars (at least "
+                f"{FEWEST_SUPPORT_BARS} and {FEWEST_QUERY_BARS}, whatever support_sessions and query_sessions say), "
+                f"and the window holds fewer before its last {META_VALIDATION_SHARE:.0%}. Give the symbol "
+                "a longer history, or leave maml out of --stages."
             )
         self._meta_validation = self._tasks(target, (cut, target.stop), target.first)
         start, stop = data.window("validation")

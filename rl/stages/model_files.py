@@ -22,6 +22,7 @@ from rl.checkpoints.checkpoint import (
     timestamped_name,
 )
 from rl.common.errors import CheckpointError
+from rl.stages.evaluation import iso_utc
 from rl.stages.gates import Verdict
 from rl.stages.plan import STAGE_KEYS, Plan
 from rl.stages.stage_model import StageModel
@@ -75,7 +76,11 @@ def checkpoint_of(
             "run": run_name,
             "promotion_rule": plan.model_management.promotion,
         },
-        splits={**data.splits.boundaries, "embargo_bars": data.embargo_bars},
+        splits={
+            **data.splits.boundaries,
+            "embargo_bars": data.embargo_bars,
+            "data_end": iso_utc(int(data.bars.close_time[-1])),
+        },
         data_hash=data.data_hash,
         seed=plan.seed,
         plan=plan.as_dict(),
@@ -137,30 +142,56 @@ def model_from(checkpoint: Checkpoint) -> StageModel:
     )
 
 
-def retire_older_files(models_dir: Path, symbol: str, run_name: str, *, first_stage: str) -> list[Path]:
+def differences(checkpoint: Checkpoint, data: SymbolData, plan: Plan) -> list[str]:
+    """Return in what a stored model does not fit this run: going on from it would leak or fail."""
+    boundaries = {name: span for name, span in checkpoint.splits.items() if isinstance(span, dict)}
+    compared = {
+        "data": checkpoint.data_hash == data.data_hash,
+        "features": tuple(checkpoint.feature_names) == data.feature_names,
+        "windows": boundaries == data.splits.boundaries
+        and checkpoint.splits.get("embargo_bars") == data.embargo_bars,
+        "scaling": checkpoint.scaler == data.scaler.to_dict(),
+        "actions": checkpoint.action_scheme == plan.environment.action_scheme,
+        "costs or limits": checkpoint.trading.get("rules") == data.rules.as_dict(),
+    }
+    return [what for what, is_equal in compared.items() if not is_equal]
+
+
+def retire_older_files(models_dir: Path, symbol: str, run_name: str, *, first_stage: str) -> list[str]:
     """Move model files of this symbol that an earlier run made, from the first stage trained now on, aside.
 
-    They grew out of a stage-1 model that no longer exists; left in place, the backtest would go on preferring an old
-    final model to what was just trained. Nothing is deleted.
+    They grew out of a model that no longer exists; left in place, the backtest would go on preferring them to what was
+    just trained. A final model that passed its promotion stays: only a promoted one may take its place. Nothing is
+    deleted.
+
+    Returns:
+        What was moved or left, in sentences.
     """
     order = list(FILE_STAGES)
-    moved = []
+    said = []
     for stage in order[order.index(first_stage) :]:
         path = models_dir / stage_file(symbol, stage)
-        if not os.path.lexists(path) or _made_by(path, run_name):
+        if not os.path.lexists(path):
+            continue
+        made_by, passed = _origin(path)
+        if made_by == run_name:
+            continue
+        if stage == "final" and passed:
+            said.append(f"the model promoted by run {made_by} stays in use: {path}")
             continue
         folder = models_dir / RETIRED / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         folder.mkdir(parents=True, exist_ok=True)
         for file in (path, sidecar_of(path)):
             if os.path.lexists(file):
                 file.replace(folder / file.name)
-        moved.append(folder / path.name)
-    return moved
+        said.append(f"model of an earlier run moved to {folder / path.name}")
+    return said
 
 
-def _made_by(path: Path, run_name: str) -> bool:
+def _origin(path: Path) -> tuple[str | None, bool]:
+    """Return which run made a file and whether it passed; a damaged one is nobody's."""
     try:
-        return load_checkpoint(path).trading.get("run") == run_name
+        checkpoint = load_checkpoint(path)
     except CheckpointError:
-        # A damaged file of an earlier run is retired with the others; the backtest would refuse it by name.
-        return False
+        return None, False
+    return str(checkpoint.trading.get("run")), checkpoint.passed

@@ -404,12 +404,6 @@ class ModelManagement(StrictModel):
                 at, "may hold letters, digits and _ . - + = ^ between its parts, and not start with a dot"
             )
 
-    def file_stem(self, *, symbol: str, stage: str, algorithm: str, timestamp: str) -> str:
-        """Return the name, without ending, of a kept model."""
-        return self.model_naming_convention.format(
-            symbol=symbol, stage=stage, algorithm=algorithm, timestamp=timestamp
-        )
-
 
 # --- environment, splits, features, evidence ----------------------------------------------------------------
 

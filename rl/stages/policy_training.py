@@ -141,7 +141,9 @@ class PolicyTraining:
         assert self._best_weights is not None
         self._policy.load_flat(torch.from_numpy(self._best_weights))
         metrics = {
-            "validation_curve": self._curve,
+            # A copy: a later extension of this training must not rewrite what an earlier model looked like.
+            "validation_curve": [dict(point) for point in self._curve],
+            "best_score": self._best_score,
             "best_episodes": self._best_episodes,
             "validation_looks": len(self._curve),
         }

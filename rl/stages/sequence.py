@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,10 +14,9 @@ import numpy as np
 
 from rl.backtest.engine import Replay
 from rl.backtest.result import figures_of
-from rl.checkpoints.adaptation import AdaptationRecipe
 from rl.checkpoints.checkpoint import Checkpoint, load_checkpoint, stage_file
 from rl.checkpoints.predictor import Predictor
-from rl.common.errors import CheckpointError, UsageError
+from rl.common.errors import CheckpointError, DataError, UsageError
 from rl.stages.adaptation_gate import adaptation_verdict
 from rl.stages.evaluation import (
     described_window,
@@ -32,6 +31,7 @@ from rl.stages.gates import ChampionDecision, Verdict, champion_keeps, progress_
 from rl.stages.maml_stage import CrossSymbol, MetaTraining
 from rl.stages.model_files import (
     checkpoint_of,
+    differences,
     forget_unjudged,
     keep_dated_copy,
     model_from,
@@ -47,7 +47,7 @@ from rl.stages.stage_model import STAGE_TITLES, StageModel
 from rl.stages.symbol_data import SymbolData
 
 EXTENSION_ROUNDS = 2
-"""The extension is trained in so many equal parts, with a gate after each, so that a pass half-way saves the rest."""
+"""The extension is trained in two parts, with a gate after each, so that a pass half-way saves the rest."""
 
 
 class Listener(Protocol):
@@ -94,7 +94,9 @@ class SymbolOutcome:
     promotion: Verdict | None
     final_file: Path | None
     stopped: str | None
-    """Which gate kept a later stage from being trained; None where every stage asked for was."""
+    """Which gate kept a later stage from being trained; None where no gate did."""
+    impossible: str | None
+    """Which stage could not be trained for want of data, and why."""
     notes: tuple[str, ...]
     windows: dict[str, tuple[str, str, int]]
     """First label, last label and number of sessions of each window."""
@@ -130,11 +132,24 @@ class _Run:
     ledger: EvidenceLedger
     listener: Listener
     run_name: str
-    lineage: list[str] = field(default_factory=list)
-    returns: dict[str, np.ndarray] = field(default_factory=dict)
-    """Validation session returns of each stage's model."""
-    recipe: AdaptationRecipe | None = None
-    """How the stage-3 model is adapted, once there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Contender:
+    """A judged model that may be champion: one of this run's stages, or an earlier stage's from disk."""
+
+    model: StageModel
+    verdict: Verdict
+    returns: np.ndarray
+    """Session returns on validation. (S,)"""
+    lineage: tuple[str, ...]
+    """Fingerprints of the models it grew out of, oldest first."""
+    adaptation: dict[str, Any] | None = None
+    """How a stage-3 model is adapted before use."""
+
+    @property
+    def stage(self) -> str:
+        return self.model.stage
 
 
 def run_sequence(
@@ -165,17 +180,21 @@ def run_sequence(
     started = time.perf_counter()
     run = _Run(data, plan, others, held_out, models_dir, ledger, listener, run_name)
     done: list[StageOutcome] = []
-    champion: StageOutcome | None = None
-    parent, stopped = _parent_on_disk(run, stages), None
+    stopped, impossible = None, None
+    parent, champion = _earlier_stages(run, stages)
     for position, stage in enumerate(stages):
-        outcome = _train_stage(run, stage, parent, champion)
+        try:
+            outcome, contender = _train_stage(run, stage, parent, champion)
+        except DataError as error:
+            # Too little history for meta-learning leaves the stages before it as good as they were.
+            if not done:
+                raise
+            impossible = f"{STAGE_TITLES[stage]} is not possible: {error}"
+            listener.said(data.symbol, impossible)
+            break
         done.append(outcome)
-        parent = outcome.model
-        decision = outcome.champion
-        if outcome.verdict.outcome != "FAIL" and (
-            champion is None or (decision is not None and decision.replaces)
-        ):
-            champion = outcome
+        parent = contender
+        champion = _champion_of(champion, contender, outcome.champion)
         if position + 1 == len(stages):
             break
         stopped = _reason_to_stop(plan, outcome)
@@ -189,7 +208,8 @@ def run_sequence(
             )
             break
     promotion, final_file = _promote(run, champion) if champion else (None, None)
-    retire_older_files(models_dir, data.symbol, run_name, first_stage=stages[0])
+    for text in retire_older_files(models_dir, data.symbol, run_name, first_stage=stages[0]):
+        listener.said(data.symbol, text)
     if final_file is not None and not plan.model_management.save_stage_models:
         for outcome in done:
             _forget(outcome.file)
@@ -200,6 +220,7 @@ def run_sequence(
         promotion=promotion,
         final_file=final_file,
         stopped=stopped,
+        impossible=impossible,
         notes=data.notes,
         windows={
             name: (*data.dates(name), data.sessions_in(name))
@@ -226,93 +247,132 @@ def _reason_to_stop(plan: Plan, outcome: StageOutcome) -> str | None:
     return None
 
 
-def _parent_on_disk(run: _Run, stages: Sequence[str]) -> StageModel | None:
-    """Return the model the first stage asked for starts from, where that is not stage 1.
+def _earlier_stages(run: _Run, stages: Sequence[str]) -> tuple[_Contender | None, _Contender | None]:
+    """Return what the first stage asked for starts from, and the champion among the stages before it.
 
     Raises:
-        UsageError: There is no such file, or it was trained on other data or features.
+        UsageError: The stage before has no model.
+        CheckpointError: It was trained under other windows, data, features or actions.
     """
     first = stages[0]
-    if first == STAGES[0]:
+    before = STAGES[: STAGES.index(first)]
+    champion: _Contender | None = None
+    parent: _Contender | None = None
+    for stage in before:
+        path = run.models_dir / stage_file(run.data.symbol, stage)
+        is_parent = stage == before[-1]
+        if not path.exists():
+            if is_parent and (stage in run.plan.prerequisite_stages(first) or first == STAGES[-1]):
+                raise UsageError(
+                    f"--stages {first}: {run.data.symbol} has no model of {STAGE_TITLES[stage]} to start from ({path} "
+                    f"does not exist).\n  Train it with: python run_training.py --symbols {run.data.symbol} --stages "
+                    f"{stage} {first}"
+                )
+            continue
+        checkpoint = load_checkpoint(path)
+        differs = differences(checkpoint, run.data, run.plan)
+        if differs and is_parent:
+            raise CheckpointError(
+                f"{path} was trained under other {', '.join(differs)} than this run's; going on from it would judge it "
+                "on bars it has seen, or cannot work.\n"
+                f"  Train it again: python run_training.py --symbols {run.data.symbol} --stages {stage} {first}"
+            )
+        if differs or not checkpoint.verdict:
+            continue
+        contender = _contender_from(run, checkpoint)
+        decision = _compared(run, contender, champion)
+        champion = _champion_of(champion, contender, decision)
+        if is_parent:
+            parent = contender
+    return parent, champion
+
+
+def _contender_from(run: _Run, checkpoint: Checkpoint) -> _Contender:
+    model = model_from(checkpoint)
+    return _Contender(
+        model=model,
+        verdict=Verdict.from_dict(checkpoint.verdict),
+        returns=returns_by_session(run.data, _validation_replay(run, model), "validation"),
+        lineage=tuple(checkpoint.lineage),
+        adaptation=checkpoint.trading.get("adaptation"),
+    )
+
+
+def _champion_of(
+    champion: _Contender | None, contender: _Contender, decision: ChampionDecision | None
+) -> _Contender | None:
+    """Return the champion after a contest; a model that failed its gate cannot be one."""
+    if contender.verdict.outcome == "FAIL":
+        return champion
+    return contender if decision is None or decision.replaces else champion
+
+
+def _compared(run: _Run, later: _Contender, champion: _Contender | None) -> ChampionDecision | None:
+    if champion is None:
         return None
-    before = STAGES[STAGES.index(first) - 1]
-    path = run.models_dir / stage_file(run.data.symbol, before)
-    if not path.exists():
-        if before not in run.plan.prerequisite_stages(first) and first != STAGES[-1]:
-            return None
-        raise UsageError(
-            f"--stages {first}: {run.data.symbol} has no model of {STAGE_TITLES[before]} to start from ({path} does "
-            f"not exist). Train it with: python run_training.py --symbols {run.data.symbol} --stages {before} {first}"
-        )
-    checkpoint = load_checkpoint(path)
-    if (
-        checkpoint.data_hash != run.data.data_hash
-        or tuple(checkpoint.feature_names) != run.data.feature_names
-    ):
-        raise CheckpointError(
-            f"{path} was trained on other data or features than {run.data.symbol} has now. "
-            f"Train it again: python run_training.py --symbols {run.data.symbol}"
-        )
-    run.lineage = [*checkpoint.lineage]
-    return model_from(checkpoint)
+    return champion_keeps(
+        later.returns,
+        champion.returns,
+        run.plan.evidence.alpha,
+        later_name=STAGE_TITLES[later.stage],
+        earlier_name=STAGE_TITLES[champion.stage],
+    )
 
 
 def _train_stage(
-    run: _Run, stage: str, parent: StageModel | None, champion: StageOutcome | None
-) -> StageOutcome:
+    run: _Run, stage: str, parent: _Contender | None, champion: _Contender | None
+) -> tuple[StageOutcome, _Contender]:
     wall, cpu = time.perf_counter(), time.process_time()
+    lineage = (*parent.lineage, parent.model.fingerprint()) if parent else ()
+    adaptation = None
     if stage == "maml":
         if parent is None:
             raise UsageError("stage 3 needs the model of a stage before it; add ppo or moe to --stages")
-        model, attempts = _meta_train(run, parent)
+        model, verdict, adaptation = _meta_train(run, parent.model)
+        attempts = [verdict]
     else:
-        model, attempts = _train_with_fallbacks(run, stage, parent)
+        model, attempts = _train_with_fallbacks(run, stage, parent.model if parent else None)
     replay = _validation_replay(run, model)
-    returns = returns_by_session(run.data, replay, "validation")
-    run.returns[stage] = returns
-    decision = None
-    if champion is not None:
-        decision = champion_keeps(
-            returns,
-            run.returns[champion.stage],
-            run.plan.evidence.alpha,
-            later_name=STAGE_TITLES[stage],
-            earlier_name=STAGE_TITLES[champion.stage],
-        )
-    verdict = attempts[-1]
-    checkpoint = _checkpoint(run, model, verdict)
+    contender = _Contender(
+        model=model,
+        verdict=attempts[-1],
+        returns=returns_by_session(run.data, replay, "validation"),
+        lineage=lineage,
+        adaptation=adaptation,
+    )
+    decision = _compared(run, contender, champion)
+    checkpoint = _checkpoint(run, contender)
     file = write_model(run.models_dir, checkpoint)
-    run.lineage = [*run.lineage, model.fingerprint()]
-    if verdict.passed and run.plan.model_management.keep_best_models:
+    if contender.verdict.passed and run.plan.model_management.keep_best_models:
         keep_dated_copy(run.models_dir, checkpoint, run.plan)
     outcome = StageOutcome(
         stage=stage,
         model=model,
-        verdict=verdict,
+        verdict=contender.verdict,
         attempts=tuple(attempts),
         file=file,
         wall_seconds=time.perf_counter() - wall,
         cpu_seconds=time.process_time() - cpu,
-        validation=_validation_figures(run, model, returns, replay),
+        validation=_validation_figures(run, model, contender.returns, replay),
         champion=decision,
     )
-    run.listener.judged(run.data.symbol, stage, verdict, outcome.wall_seconds, outcome.cpu_seconds)
+    run.listener.judged(run.data.symbol, stage, contender.verdict, outcome.wall_seconds, outcome.cpu_seconds)
     if decision is not None:
         run.listener.said(run.data.symbol, f"champion: {decision.text}")
-    return outcome
+    return outcome, contender
 
 
 def _checkpoint(
-    run: _Run, model: StageModel, verdict: Verdict | None, champion_of: str | None = None
+    run: _Run, contender: _Contender, *, promotion: Verdict | None = None, champion_of: str | None = None
 ) -> Checkpoint:
     return checkpoint_of(
         run.data,
         run.plan,
-        model,
-        verdict,
-        lineage=run.lineage,
+        contender.model,
+        promotion or contender.verdict,
+        lineage=list(contender.lineage),
         run_name=run.run_name,
-        adaptation=run.recipe.to_dict() if run.recipe and model.stage == "maml" else None,
+        adaptation=contender.adaptation,
         champion_of=champion_of,
     )
 
@@ -351,8 +411,10 @@ def _train_with_fallbacks(
         _attempt(run, stage, training, episodes, f"{episodes} episodes")
     ]
     if fallback.extend_training and _wants_fallback(run.plan, tried[-1][1]):
-        part = max(1, fallback.max_extension_episodes // EXTENSION_ROUNDS)
-        for _ in range(EXTENSION_ROUNDS):
+        first = -(-fallback.max_extension_episodes // EXTENSION_ROUNDS)
+        for part in (first, fallback.max_extension_episodes - first):
+            if not part:
+                break
             tried.append(_attempt(run, stage, training, part, f"extended by {part} episodes"))
             if not _wants_fallback(run.plan, tried[-1][1]):
                 break
@@ -380,9 +442,7 @@ def _best_attempt(tried: list[tuple[StageModel, Verdict]]) -> int:
 
     def worth(place: int) -> tuple[int, float]:
         model, verdict = tried[place]
-        curve = model.metrics["validation_curve"]
-        scores = [point["mean_session_return"] for point in curve if point["episodes"] > 0]
-        return rank[verdict.outcome], max(scores)
+        return rank[verdict.outcome], model.metrics["best_score"]
 
     return max(range(len(tried)), key=worth)
 
@@ -409,7 +469,8 @@ def _attempt(
 
 def _save_unjudged(run: _Run, best: StageModel) -> None:
     if run.plan.monitoring.save_checkpoints:
-        write_unjudged(run.models_dir, _checkpoint(run, best, None))
+        unjudged = checkpoint_of(run.data, run.plan, best, None, lineage=[], run_name=run.run_name)
+        write_unjudged(run.models_dir, unjudged)
 
 
 def _progress(run: _Run, stage: str, model: StageModel) -> Verdict:
@@ -458,7 +519,8 @@ def _context(run: _Run, model: StageModel) -> dict[str, Any]:
 # --- stage 3 ----------------------------------------------------------------------------------------------------------
 
 
-def _meta_train(run: _Run, parent: StageModel) -> tuple[StageModel, list[Verdict]]:
+def _meta_train(run: _Run, parent: StageModel) -> tuple[StageModel, Verdict, dict[str, Any]]:
+    """Return the model, its verdict and how it is adapted before use."""
     iterations = run.plan.training_sequence.stage_3_maml.meta_iterations
     symbol = run.data.symbol
     training = MetaTraining(run.data, run.plan, parent, run.others, seed=run.plan.seed)
@@ -466,7 +528,6 @@ def _meta_train(run: _Run, parent: StageModel) -> tuple[StageModel, list[Verdict
         symbol, "maml", iterations, "iterations", f"{iterations} iterations on {', '.join(training.symbols)}"
     )
     model = training.train(iterations, lambda figures: run.listener.progressed(symbol, "maml", figures))
-    run.recipe = training.recipe()
     proof = training.proof()
     attempt, looked = _look(run, "validation", "adaptation", model)
     verdict = adaptation_verdict(
@@ -483,7 +544,7 @@ def _meta_train(run: _Run, parent: StageModel) -> tuple[StageModel, list[Verdict
     verdict = _with_own_criteria(run, model, verdict)
     run.ledger.conclude(symbol, looked, "adaptation", attempt, outcome=verdict.outcome)
     metrics = {**model.metrics, "adaptation": verdict.metrics}
-    return replace(model, metrics=metrics), [verdict]
+    return replace(model, metrics=metrics), verdict, training.recipe().to_dict()
 
 
 def _with_own_criteria(run: _Run, model: StageModel, verdict: Verdict) -> Verdict:
@@ -519,23 +580,28 @@ def _across_symbols(run: _Run, training: MetaTraining) -> CrossSymbol:
         )
     held = run.held_out
     path = run.models_dir / stage_file(held.symbol, "moe")
+    note = f"{held.symbol} was held out, but has no comparable stage-2 model (train it first, under the same plan)"
     if not path.exists():
-        return CrossSymbol(
-            ratio=None, symbol=held.symbol, note=f"{held.symbol} was held out, but has no stage-2 model yet"
-        )
-    return training.across(held, model_from(load_checkpoint(path)))
+        return CrossSymbol(ratio=None, symbol=held.symbol, note=note)
+    try:
+        checkpoint = load_checkpoint(path)
+    except CheckpointError as error:
+        return CrossSymbol(ratio=None, symbol=held.symbol, note=f"its stage-2 model cannot be read: {error}")
+    if differences(checkpoint, held, run.plan):
+        return CrossSymbol(ratio=None, symbol=held.symbol, note=note)
+    return training.across(held, model_from(checkpoint))
 
 
 # --- champion and promotion -------------------------------------------------------------------------------------------
 
 
-def _promote(run: _Run, champion: StageOutcome) -> tuple[Verdict, Path | None]:
+def _promote(run: _Run, champion: _Contender) -> tuple[Verdict, Path | None]:
     """Judge the champion on the promotion window, which nothing has looked at, and write the final model."""
     model = champion.model
     attempt, looked = _look(run, "promotion", "promotion", model)
     environment = run.plan.environment
     # The same path as backtest and service: a stage-3 model adapts on the bars just before the window.
-    prepared = Predictor(_checkpoint(run, model, champion.verdict)).policy_for(
+    prepared = Predictor(_checkpoint(run, champion)).policy_for(
         run.data.market,
         run.data.rules,
         span_start=run.data.window("promotion")[0],
@@ -561,5 +627,7 @@ def _promote(run: _Run, champion: StageOutcome) -> tuple[Verdict, Path | None]:
     run.ledger.conclude(run.data.symbol, looked, "promotion", attempt, outcome=verdict.outcome)
     final = None
     if verdict.passed or run.plan.model_management.promotion == "best_validation":
-        final = write_model(run.models_dir, _checkpoint(run, model, verdict, champion_of=champion.stage))
+        final = write_model(
+            run.models_dir, _checkpoint(run, champion, promotion=verdict, champion_of=champion.stage)
+        )
     return verdict, final

@@ -39,6 +39,9 @@ class StageModel:
         """Return the SHA-256 of everything that decides how the model acts."""
         digest = hashlib.sha256(repr(sorted(self.policy_spec.items())).encode())
         digest.update(np.ascontiguousarray(self.weights, dtype=np.float32).tobytes())
+        for name in sorted(self.extra):
+            digest.update(name.encode())
+            digest.update(self.extra[name].contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 

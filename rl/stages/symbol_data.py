@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class SymbolData:
     def dates(self, name: str) -> tuple[str, str]:
         """Return the labels of a window's first and last bar."""
         start, stop = self.window(name)
-        return str(self.bars.label[start]), str(self.bars.label[stop - 1])
+        return readable_label(self.bars, start), readable_label(self.bars, stop - 1)
 
     def times(self, name: str) -> tuple[int, int]:
         """Return the closing times of a window's first and last bar, UTC ns."""
@@ -71,6 +72,16 @@ class SymbolData:
         """Return the median number of bars of a session of the training window."""
         start, stop = self.window("train")
         return float(np.median(np.unique(self.bars.session[start:stop], return_counts=True)[1]))
+
+
+def readable_label(bars: Bars, row: int) -> str:
+    """Return a bar's label as the raw file writes it, or its close in UTC where the file counts seconds."""
+    label = str(bars.label[row])
+    if not label.replace(".", "", 1).isdigit() or len(label) <= 8:
+        return label
+    return datetime.fromtimestamp(int(bars.close_time[row]) // 10**9, tz=UTC).strftime(
+        "%Y-%m-%d %H:%M:%S UTC"
+    )
 
 
 def first_usable(usable: np.ndarray, start: int, stop: int, symbol: str, name: str) -> int:
@@ -111,7 +122,7 @@ def chosen_features(table: FeatureTable, include: Any, exclude: list[str], symbo
     return names
 
 
-def embargo_for(plan: Plan, bar_count: int) -> tuple[int, str | None]:
+def embargo_for(plan: Plan, bars: Bars) -> tuple[int, str | None]:
     """Return the embargo in bars and, where it had to be cut, a note saying so.
 
     `auto` is the longest feature look-back: the first feature window of a split then shares no bar with the split
@@ -121,8 +132,8 @@ def embargo_for(plan: Plan, bar_count: int) -> tuple[int, str | None]:
     if asked != "auto":
         return int(asked), None
     wanted = longest_lookback_bars()
-    shares = [plan.splits.validation, plan.splits.promotion, plan.splits.test]
-    most = int(LARGEST_EMBARGO_SHARE * min(shares) * bar_count)
+    windows = split_bars(bars, split_plan(plan), 0).windows[1:]
+    most = int(LARGEST_EMBARGO_SHARE * min(len(window) for window in windows))
     if wanted <= most:
         return wanted, None
     return most, (
@@ -153,7 +164,7 @@ def prepare(symbol: str, plan: Plan, found: FoundInstrument, processed_dir: Path
     """Load one processed symbol, split it by time and fit its scaler on the training window alone."""
     processed = load_processed(symbol, processed_dir)
     bars, table = processed.bars, processed.features
-    embargo, note = embargo_for(plan, len(bars))
+    embargo, note = embargo_for(plan, bars)
     splits = split_bars(bars, split_plan(plan), embargo)
     names = chosen_features(table, plan.features.include, list(plan.features.exclude), symbol)
     start = first_usable(table.usable, splits.train.start, splits.train.stop, symbol, "train")

@@ -35,6 +35,7 @@ from rl.market.splits import Splits
 from rl.reporting.backtest_report import checked_report_files, text_report, write_actions, write_reports
 from rl.stages.evaluation import window_content_hash
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger, window_hash
+from rl.stages.symbol_data import readable_label
 from rl.trading.rules import TradingRules, rules_for
 
 
@@ -138,8 +139,7 @@ def _problem(
     symbol: str, error: StagegateError, console: Console, problems: dict[str, StagegateError]
 ) -> None:
     problems[symbol] = error
-    console.event("symbol_failed", symbol=symbol, kind=type(error).__name__, error=str(error))
-    console.warn(f"{symbol}: {error}")
+    console.problem(symbol, error)
 
 
 def _backtest_symbol(
@@ -192,8 +192,11 @@ def _backtest_symbol(
             replay=replay,
             model=_model_facts(found),
             span={
-                "from": str(bars.label[window[0]]),
-                "to": str(bars.label[replay.stop - 1]),
+                "from": readable_label(bars, window[0]),
+                "to": readable_label(bars, replay.stop - 1),
+                "ruined_on": readable_label(bars, window[0] + replay.decisions)
+                if replay.was_ruined
+                else None,
                 "split": config.split,
                 "bars": replay.stop - window[0],
                 "sessions": len(set(bars.session[window[0] : replay.stop].tolist())),
@@ -275,8 +278,16 @@ def _window(checkpoint: Checkpoint, bars: Bars, split: str) -> tuple[tuple[int, 
     if split == "all":
         return (0, len(bars)), True
     window = getattr(splits, split)
-    stop = len(bars) if split == "test" else window.stop
+    stop = window.stop
+    if split == "test" and _ended_with_the_data(checkpoint):
+        stop = len(bars)
     return (window.start, stop), split != "test"
+
+
+def _ended_with_the_data(checkpoint: Checkpoint) -> bool:
+    """Return True where the test window ran to the last bar there was, so that later bars belong to it."""
+    last, end = checkpoint.splits["test"]["last"], checkpoint.splits.get("data_end")
+    return end is not None and datetime.fromisoformat(last) == datetime.fromisoformat(end)
 
 
 def _model_facts(found: Found) -> dict[str, Any]:

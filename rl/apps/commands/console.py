@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import Any
@@ -32,9 +31,9 @@ class Console:
 
     def event(self, name: str, **fields: Any) -> None:
         """Record an event, and print it where JSON was asked for."""
-        self._log.event(name, **fields)
+        line = self._log.event(name, **fields)
         if self._as_json:
-            print(json.dumps({"event": name, **fields}, default=str), flush=True)
+            print(line, flush=True)
 
     def say(self, text: str) -> None:
         """Print a line of the result."""
@@ -45,6 +44,12 @@ class Console:
         """Print what the command was for, even with --quiet."""
         if not self._as_json:
             print(text, flush=True)
+
+    def problem(self, symbol: str, error: Exception) -> None:
+        """Record and print what went wrong with a symbol."""
+        self.event("symbol_failed", symbol=symbol, kind=type(error).__name__, error=str(error))
+        text = str(error)
+        self.warn(text if text.startswith(f"{symbol}:") else f"{symbol}: {text}")
 
     def warn(self, text: str) -> None:
         """Print a warning or an error."""

