@@ -39,6 +39,7 @@ from rl.market.ingest import read_raw
 from rl.market.instruments import load_instruments
 from rl.market.synthetic import write_raw_csv
 from rl.policies.forward import pack
+from rl.stages.plan import Plan
 from rl.trading.market_arrays import MarketArrays
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -151,9 +152,42 @@ SHAPES = (
 )
 
 
+def _as_shipped(market: MarketArrays) -> Comparison:
+    """Return PPO end to end as each library runs it if nothing is said: the wait a user has."""
+    params = Plan().training_params.ppo
+    ours = _Shape("", params.num_envs, params.rollout_steps, params.batch_size, params.k_epochs)
+    contenders = [Contender(f"{OURS}, its plan", _our_update(market, ours))]
+    if is_here("stable_baselines3"):
+        from benchmarks import sb3_peer
+
+        single = sb3_peer.several([lambda: single_env(market)])
+        contenders.insert(
+            0, Contender("Stable-Baselines3 on our environment", _sb3_update(single, SHAPES[0]))
+        )
+        if is_here("gym_anytrading"):
+            from benchmarks.anytrading_peer import environment
+
+            theirs = sb3_peer.several([lambda: environment(market)])
+            contenders.insert(
+                0, Contender("Stable-Baselines3 on gym-anytrading", _sb3_update(theirs, SHAPES[0]))
+            )
+    return Comparison(
+        title="PPO end to end with the settings each ships with",
+        unit="steps",
+        contenders=tuple(contenders),
+        notes=(
+            "Stable-Baselines3: 1 lane x 2048, minibatch 64, 10 passes. Ours: "
+            f"{ours.lanes} lanes x {ours.rollout_steps}, minibatch {ours.batch_size}, {ours.epochs} passes. "
+            "Networks of the same size; more lanes, larger minibatches and fewer passes are part of the difference.",
+            *note_on("stable_baselines3", "gym_anytrading"),
+        ),
+    )
+
+
 def training(sizes: Sizes) -> Iterator[Comparison]:
     """PPO from rollout to update, learning included."""
     market = market_of(sizes.bars)
+    yield _as_shipped(market)
     for shape in SHAPES:
         notes = ["Both learn on the same environment with networks of the same size."]
         contenders = [Contender(OURS, _our_update(market, shape))]

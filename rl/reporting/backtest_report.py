@@ -34,6 +34,8 @@ def checked_report_files(paths: Sequence[Path]) -> None:
     for path in paths:
         if path.suffix.lower() not in ENDINGS:
             raise UsageError(f"--report-file {path}: the ending has to be one of {', '.join(ENDINGS)}")
+        if path.is_dir():
+            raise UsageError(f"--report-file {path}: there is a folder of that name")
 
 
 def headline(results: Sequence[SymbolResult]) -> str:

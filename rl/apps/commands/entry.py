@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from rl.common.errors import INTERRUPTED, MISSING, TERMINATED, UNEXPECTED, StagegateError
+from rl.common.errors import INTERRUPTED, MISSING, TERMINATED, UNEXPECTED, USAGE, StagegateError
 from rl.common.threads import use_one_thread
 
 
@@ -43,6 +43,11 @@ def run_command(work: Callable[[argparse.Namespace], int], options: argparse.Nam
             file=sys.stderr,
         )
         return MISSING
+    except (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        # A path the user named, or a folder they may not write to.
+        place = error.filename2 or error.filename
+        print(f"error: {place}: {error.strerror}; choose another file or folder", file=sys.stderr)
+        return USAGE
     except KeyboardInterrupt:
         return _stopped("interrupted", INTERRUPTED)
     except _TerminatedError:
