@@ -46,6 +46,7 @@ class SymbolResult:
     session_close: np.ndarray
     """Close time of each session's last bar, UTC ns. (S,)"""
     session_equity: np.ndarray
+    sessions_per_year: float
     figures: Figures
     baselines: dict[str, dict[str, Any]]
     cost_frontier: list[dict[str, float | None]]
@@ -226,6 +227,7 @@ def symbol_result(
         session_returns=returns,
         session_close=closes,
         session_equity=equity,
+        sessions_per_year=sessions_per_year,
         figures=figures_of(replay, market.session, sessions_per_year, confidence),
         baselines=baseline_figures(others, replay, market.session, sessions_per_year),
         cost_frontier=cost_frontier(market, window, rules, replay, scheme=scheme, basis_points=frontier_bp),
@@ -260,7 +262,7 @@ def portfolio_figures(results: Sequence[SymbolResult]) -> dict[str, Any]:
 
     Every account counts by its share of its own capital, so that currencies never mix. Equity is summed at the close
     of each UTC day; a symbol without a bar that day counts with its last equity, before
-    its first bar with its capital. The annual figures use the days that occur and the calendar time between them.
+    its first bar with its capital. Annual figures use the sessions a year of the busiest calendar among the symbols.
     """
     day = [result.session_close // 86_400_000_000_000 for result in results]
     days = np.unique(np.concatenate(day))
@@ -273,8 +275,8 @@ def portfolio_figures(results: Sequence[SymbolResult]) -> dict[str, Any]:
     capital = float(sum(result.replay.capital for result in results))
     before = np.concatenate([[capital], total[:-1]])
     returns = np.where(before > 0, total / np.where(before > 0, before, 1.0) - 1.0, 0.0)
-    years = max((days[-1] - days[0] + 1) / 365.25, 1 / 365.25)
-    per_year = len(days) / years
+    # The days that occur are those of the busiest calendar among the symbols.
+    per_year = max(result.sessions_per_year for result in results)
     trades = np.concatenate([result.replay.trades.net_pnl for result in results])
     growth = metrics.cagr(capital, float(total[-1]), len(days), per_year)
     drawdown = metrics.max_drawdown(np.concatenate([[capital], total]))

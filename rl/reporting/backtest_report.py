@@ -25,7 +25,7 @@ ENDINGS = (".txt", ".json")
 _AT_OPEN = (ORDER, LATE_SESSION_END, NO_FEATURES)
 
 
-def checked_report_files(paths: Sequence[Path]) -> None:
+def checked_report_files(paths: Sequence[Path], actions_file: Path | None = None) -> None:
     """Refuse a report file whose ending says no known format, before any work is done.
 
     Raises:
@@ -36,6 +36,8 @@ def checked_report_files(paths: Sequence[Path]) -> None:
             raise UsageError(f"--report-file {path}: the ending has to be one of {', '.join(ENDINGS)}")
         if path.is_dir():
             raise UsageError(f"--report-file {path}: there is a folder of that name")
+    if actions_file is not None and actions_file.is_dir():
+        raise UsageError(f"--actions-file {actions_file}: there is a folder of that name")
 
 
 def headline(results: Sequence[SymbolResult]) -> str:

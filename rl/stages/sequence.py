@@ -16,7 +16,7 @@ from rl.backtest.engine import Replay
 from rl.backtest.result import figures_of
 from rl.checkpoints.checkpoint import Checkpoint, load_checkpoint, stage_file
 from rl.checkpoints.predictor import Predictor
-from rl.common.errors import CheckpointError, DataError, UsageError
+from rl.common.errors import CheckpointError, ConfigError, DataError, UsageError
 from rl.stages.adaptation_gate import adaptation_verdict
 from rl.stages.evaluation import (
     described_window,
@@ -28,7 +28,7 @@ from rl.stages.evaluation import (
 )
 from rl.stages.evidence import EvidenceLedger, window_hash
 from rl.stages.gates import ChampionDecision, Verdict, champion_keeps, progress_verdict, promotion_verdict
-from rl.stages.maml_stage import CrossSymbol, MetaTraining
+from rl.stages.maml_stage import CrossSymbol, MetaTraining, maml_config
 from rl.stages.model_files import (
     checkpoint_of,
     differences,
@@ -41,7 +41,7 @@ from rl.stages.model_files import (
 )
 from rl.stages.moe_stage import expert_usage, moe_training
 from rl.stages.plan import STAGES, Plan
-from rl.stages.policy_training import PolicyTraining
+from rl.stages.policy_training import PolicyTraining, ppo_config
 from rl.stages.ppo_stage import ppo_training
 from rl.stages.stage_model import STAGE_TITLES, StageModel
 from rl.stages.symbol_data import SymbolData
@@ -150,6 +150,19 @@ class _Contender:
     @property
     def stage(self) -> str:
         return self.model.stage
+
+
+def check_learners(plan: Plan, stages: Sequence[str]) -> None:
+    """Refuse settings that a later stage's learner would refuse, before anything is trained.
+
+    Raises:
+        ConfigError: Every problem, with its block.
+    """
+    problems = [f"training_params.ppo: {line}" for line in ppo_config(plan).problems()]
+    if "maml" in stages:
+        problems += [f"training_params.maml: {line}" for line in maml_config(plan).problems()]
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def run_sequence(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rl.apps.commands.console import Console, counted
+from rl.apps.commands.options import wants_all
 from rl.apps.commands.symbols import (
     KnownSymbols,
     bring_up_to_date,
@@ -42,7 +43,7 @@ from rl.trading.rules import TradingRules, rules_for
 def backtest(options: argparse.Namespace) -> int:
     """Backtest what the options ask for; return the exit code."""
     config = _config(options)
-    checked_report_files(options.report_file)
+    checked_report_files(options.report_file, options.actions_file)
     book = load_instruments(*options.instruments)
     known = known_symbols(
         options.raw_data_dir,
@@ -54,7 +55,7 @@ def backtest(options: argparse.Namespace) -> int:
     with RunLog(options.reports_dir / "runs" / f"{stamp}-backtest" / "run.jsonl") as log:
         console = Console(log, as_json=options.json, quiet=options.quiet)
         problems: dict[str, StagegateError] = {}
-        if options.symbols == ["all"]:
+        if wants_all(options.symbols):
             for name, error in known.unusable.items():
                 _problem(name, error, console, problems)
         if options.process_data:
@@ -94,7 +95,7 @@ def _config(options: argparse.Namespace) -> BacktestConfig:
 def _symbols_with_models(options: argparse.Namespace, known: KnownSymbols) -> list[str]:
     """Return the symbols asked for; `all` means every known symbol that has a model."""
     symbols = chosen_symbols(options.symbols, known, options.raw_data_dir)
-    if options.symbols != ["all"]:
+    if not wants_all(options.symbols):
         return symbols
     with_model = [
         symbol

@@ -33,7 +33,9 @@ class Console:
         """Record an event, and print it where JSON was asked for."""
         line = self._log.event(name, **fields)
         if self._as_json:
-            print(line, flush=True)
+            # One write: the lines of workers side by side must not run into each other.
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
 
     def say(self, text: str) -> None:
         """Print a line of the result."""

@@ -262,25 +262,30 @@ def _output(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--version", action="version", version=f"stagegate {__version__}")
 
 
-def _whole_number(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"has to be a whole number of at least 0 (got {text})")
-    return value
+def _whole_number(text: str, least: int = 0) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"has to be a whole number of at least {least} (got {text})")
+    return int(text)
 
 
 def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"has to be a whole number of at least 1 (got {text})")
-    return value
+    return _whole_number(text, 1)
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    wrong = argparse.ArgumentTypeError(f"has to be a number above 0 (got {text})")
+    try:
+        value = float(text)
+    except ValueError:
+        raise wrong from None
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"has to be a number above 0 (got {text})")
+        raise wrong
     return value
+
+
+def wants_all(symbols: Sequence[str]) -> bool:
+    """Return True where `--symbols` says `all`, in capitals or not."""
+    return any(text.casefold() == "all" for text in symbols)
 
 
 def chosen_stages(asked: Sequence[str] | None) -> tuple[str, ...]:

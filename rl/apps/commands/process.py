@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rl.apps.commands.options import wants_all
 from rl.apps.commands.symbols import bring_up_to_date, chosen_symbols, known_symbols
 from rl.common.errors import DATA, OK, DataError, StagegateError
 from rl.features.processed_store import ProcessOutcome
@@ -21,7 +22,7 @@ def process_files(options: argparse.Namespace) -> int:
     )
     symbols = chosen_symbols(options.symbols, known, options.raw_data_dir)
     without_raw = [symbol for symbol in symbols if symbol not in known.raw]
-    if without_raw and options.symbols != ["all"]:
+    if without_raw and not wants_all(options.symbols):
         raise DataError(f"{', '.join(without_raw)}: there is no raw file in {options.raw_data_dir}")
     failed: list[str] = []
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rl.apps.commands.options import wants_all
 from rl.common.errors import DataError, StagegateError, UsageError, nearest
 from rl.common.paths import checked_symbol
 from rl.features.processed_store import ProcessOutcome, process
@@ -51,7 +52,7 @@ def chosen_symbols(asked: Sequence[str], known: KnownSymbols, raw_dir: Path) -> 
         DataError: A name is not known, or there is no symbol at all; the nearest names are suggested.
     """
     names = known.names()
-    if any(text.casefold() == "all" for text in asked) and "all" not in names:
+    if wants_all(asked) and "all" not in names:
         if len(asked) > 1:
             raise UsageError(f"--symbols: give `all` or names, not both (got {' '.join(asked)})")
         if not names and known.unusable:

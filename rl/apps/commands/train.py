@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rl import __version__
 from rl.apps.commands.console import Console, TrainingListener, counted
-from rl.apps.commands.options import chosen_stages
+from rl.apps.commands.options import chosen_stages, wants_all
 from rl.apps.commands.symbols import bring_up_to_date, chosen_symbols, instrument_of, known_symbols
 from rl.common.atomic_files import sweep_stray_files, write_text
 from rl.common.errors import DATA, GATE_STOPPED, OK, StagegateError
@@ -27,7 +27,7 @@ from rl.market.instruments import InstrumentBook, load_instruments
 from rl.reporting.training_report import summary_table, windows_table, write_training_report
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
 from rl.stages.plan import Plan, load_plan, plan_settings
-from rl.stages.sequence import SymbolOutcome, run_sequence
+from rl.stages.sequence import SymbolOutcome, check_learners, run_sequence
 from rl.stages.symbol_data import SymbolData, prepare
 
 
@@ -61,6 +61,8 @@ def train(options: argparse.Namespace) -> int:
         return OK
     plan = load_plan(options.config, overrides=overrides, profile=options.profile)
     stages = chosen_stages(options.stages)
+    for symbol in (None, *plan.symbols):
+        check_learners(plan.for_symbol(symbol) if symbol else plan, stages)
     book = load_instruments(*options.instruments)
     known = known_symbols(
         options.raw_data_dir,
@@ -78,7 +80,7 @@ def train(options: argparse.Namespace) -> int:
         )
         write_text(folder / "config.resolved.yaml", plan.resolved_yaml())
         problems: dict[str, StagegateError] = {}
-        if options.symbols == ["all"]:
+        if wants_all(options.symbols):
             for name, error in known.unusable.items():
                 _problem(name, error, console, problems)
         ready = _processed(symbols, known, book, options, console, problems)

@@ -1,0 +1,528 @@
+"""Both commands from raw bars to report on a tiny plan: what they write, what they leave alone, what they repeat."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rl.checkpoints.checkpoint import load_checkpoint
+from tests.integration.command_line import PLAN, ROOT, TINY, Finished, Workplace
+
+SYMBOL = "SYN_planted_2"
+OTHER = "SYN_ou_2"
+STAGE_FILES = ["_ppo_stage1.pth", "_moe_stage2.pth", "_maml_stage3_final.pth"]
+FAILING = ("training_sequence.stage_1_ppo.success_criteria.max_drawdown=0.000001",)
+"""A gate no trading model passes; a drawdown over its limit needs no minimum of data."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Workplace:
+    workplace = Workplace(tmp_path_factory.mktemp("user"))
+    workplace.synth(SYMBOL)
+    return workplace
+
+
+@pytest.fixture(scope="module")
+def training(place) -> Finished:
+    done = place.train("--symbols", SYMBOL)
+    assert done.code == 0, done.err
+    return done
+
+
+@pytest.fixture(scope="module")
+def backtest(place, training) -> Finished:
+    done = place.backtest(
+        "--symbols", SYMBOL, "--report-file", str(place.root / "out" / "r.txt"),
+        "--report-file", str(place.root / "out" / "r.json"), "--actions-file", str(place.root / "out" / "a.csv"),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    return done
+
+
+@pytest.fixture(scope="module")
+def report(place, backtest) -> dict[str, Any]:
+    return strict_json((place.root / "out" / "r.json").read_text())
+
+
+def strict_json(text: str) -> Any:
+    """Read JSON as the standard has it: no NaN, no Infinity."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def run_folder(place: Workplace) -> Path:
+    folders = sorted(
+        path for path in (place.reports / "runs").iterdir() if not path.name.endswith("-backtest")
+    )
+    return folders[-1]
+
+
+def training_report(place: Workplace) -> dict[str, Any]:
+    return strict_json((run_folder(place) / "training_report.json").read_text())
+
+
+def weights_of(place: Workplace, symbol: str = SYMBOL) -> dict[str, str]:
+    """Return a hash of every tensor of every model of a symbol."""
+    found = {}
+    for path in sorted(place.models.glob(f"{symbol}_*.pth")):
+        checkpoint = load_checkpoint(path)
+        for name, tensor in {"weights": checkpoint.weights, **checkpoint.extra_tensors}.items():
+            found[f"{path.name}: {name}"] = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+    assert found
+    return found
+
+
+TIMES = {
+    "generated", "wall_seconds", "cpu_seconds", "seconds", "steps_per_second", "run", "file", "final_model",
+    "data_hash", "time",
+}  # fmt: skip
+
+
+def without_times(value: Any) -> Any:
+    """Return a report without what a clock, a folder or a file's hash decides."""
+    if isinstance(value, dict):
+        return {name: without_times(each) for name, each in value.items() if name not in TIMES}
+    return [without_times(each) for each in value] if isinstance(value, list) else value
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def test_training_writes_a_model_with_sidecar_for_every_stage(place, training):
+    names = {path.name for path in place.models.iterdir() if path.is_file()}
+    expected = {SYMBOL + end for end in STAGE_FILES}
+    assert expected <= names
+    assert {name + ".json" for name in expected} <= names
+    for name in expected:
+        checkpoint = load_checkpoint(place.models / name)
+        assert checkpoint.symbol == SYMBOL
+        assert checkpoint.verdict["outcome"] in ("PASS", "FAIL", "INCONCLUSIVE")
+
+
+def test_training_processes_what_is_missing_by_itself(place, training):
+    assert {path.name for path in place.processed.iterdir()} == {f"{SYMBOL}.parquet", f"{SYMBOL}.json"}
+    assert f"{SYMBOL}: processed, 7,480 bars" in training.out
+
+
+def test_training_ends_with_the_gate_table_the_report_and_the_next_command(training):
+    lines = training.out.splitlines()
+    table = next(number for number, line in enumerate(lines) if line.split()[:2] == ["symbol", "ppo"])
+    assert lines[table].split() == [
+        "symbol", "ppo", "moe", "maml", "champion", "promoted", "val", "Sharpe", "max", "DD", "win", "rate", "PF",
+    ]  # fmt: skip
+    assert lines[table + 2].split()[0] == SYMBOL
+    assert "(SYNTHETIC)" in lines[table + 2] + lines[table + 3]
+    assert [line.split(": ")[0] for line in lines[-3:]] == ["report", "report", "Next"]
+    assert lines[-1].startswith(f"Next: python run_backtest.py --symbols {SYMBOL}")
+    assert training.err == ""
+
+
+def test_the_next_command_finds_what_this_one_wrote(place, training):
+    shown = training.out.splitlines()[-1]
+    for folder in (place.raw, place.processed, place.models, place.reports):
+        assert str(folder) in shown
+
+
+def test_training_leaves_a_run_folder_with_config_log_and_reports(place, training):
+    folder = run_folder(place)
+    assert {path.name for path in folder.iterdir()} == {
+        "run.jsonl", "config.resolved.yaml", "training_report.txt", "training_report.json",
+    }  # fmt: skip
+    events = [strict_json(line) for line in (folder / "run.jsonl").read_text().splitlines()]
+    names = [event["event"] for event in events]
+    assert names[0] == "run_started"
+    assert names.count("stage_judged") == 3
+    assert names[-1] == "symbol_done"
+    looks = [strict_json(line) for line in (place.reports / "evidence_ledger.jsonl").read_text().splitlines()]
+    assert [look["purpose"] for look in looks if look["kind"] == "look"] == [
+        "progress", "progress", "adaptation", "promotion",
+    ]  # fmt: skip
+
+
+def test_the_training_report_has_every_stage_with_its_verdict_and_windows(place, training):
+    found = training_report(place)
+    assert found["schema_version"] == 1
+    symbol = found["symbols"][SYMBOL]
+    assert symbol["synthetic"] is True
+    assert list(symbol["stages"]) == ["ppo", "moe", "maml"]
+    for stage in symbol["stages"].values():
+        assert stage["verdict"]["outcome"] in ("PASS", "FAIL", "INCONCLUSIVE")
+        assert stage["verdict"]["criteria"]
+        assert stage["episodes"] >= 1
+        assert stage["wall_seconds"] > 0
+    windows = [symbol["windows"][name] for name in ("train", "validation", "promotion", "test")]
+    for before, after in itertools.pairwise(windows):
+        assert before["from"] < before["to"] < after["from"]
+
+
+def test_the_resolved_plan_trains_the_same_again(place, training, tmp_path):
+    """What is written beside a run has to be the plan of that run, every override included."""
+    again = Workplace(tmp_path)
+    again.synth(SYMBOL)
+    done = again.train(
+        "--symbols", SYMBOL, "--stages", "ppo", "--config", str(run_folder(place) / "config.resolved.yaml")
+    )
+    assert done.code == 0, done.err
+    name = f"{SYMBOL}_ppo_stage1.pth: weights"
+    assert weights_of(again)[name] == weights_of(place)[name]
+
+
+def test_the_same_seed_gives_the_same_weights_and_the_same_reports_and_another_does_not(
+    place, report, tmp_path
+):
+    again = Workplace(tmp_path / "again")
+    again.synth(SYMBOL)
+    assert again.train("--symbols", SYMBOL).code == 0
+    assert weights_of(again) == weights_of(place)
+    assert without_times(training_report(again)) == without_times(training_report(place))
+    assert again.backtest("--symbols", SYMBOL, "--report-file", str(tmp_path / "r.json")).code == 0
+    assert without_times(strict_json((tmp_path / "r.json").read_text())) == without_times(report)
+    other = Workplace(tmp_path / "other")
+    other.synth(SYMBOL)
+    assert other.train("--symbols", SYMBOL, "--stages", "ppo", "--seed", "1").code == 0
+    name = f"{SYMBOL}_ppo_stage1.pth: weights"
+    assert weights_of(other)[name] != weights_of(place)[name]
+
+
+def test_not_one_bar_of_the_test_window_is_read_in_training(place, training, tmp_path):
+    """The only promise that makes a backtest worth reading: every bar of it is new to the model."""
+    first = training_report(place)["symbols"][SYMBOL]["windows"]["test"]["from"]
+    other = Workplace(tmp_path)
+    path = other.synth(SYMBOL)
+    header, *rows = path.read_text().splitlines()
+    changed = 0
+    for number, row in enumerate(rows):
+        label, *values = row.split(",")
+        if label >= first:
+            # Another price level and the opposite signal; the bar stays a bar.
+            prices = [repr(1.07 * float(value)) for value in values[:4]]
+            signals = [repr(-3.0 * float(value) + 0.5) for value in values[4:]]
+            rows[number] = ",".join([label, *prices, *signals])
+            changed += 1
+    path.write_text("\n".join([header, *rows]) + "\n")
+    assert changed > 500
+    assert other.train("--symbols", SYMBOL).code == 0
+    assert weights_of(other) == weights_of(place)
+    # Verdicts too: validation and promotion are judged without it.
+    assert without_times(training_report(other)["symbols"][SYMBOL]["stages"]) == without_times(
+        training_report(place)["symbols"][SYMBOL]["stages"]
+    )
+
+
+def test_two_symbols_trained_side_by_side_get_the_weights_they_get_one_after_the_other(tmp_path):
+    places = {jobs: Workplace(tmp_path / jobs) for jobs in ("1", "2")}
+    for jobs, place in places.items():
+        for symbol, market in ((SYMBOL, "planted"), (OTHER, "ou")):
+            place.synth(symbol, market, sessions=30)
+        done = place.train(
+            "--symbols", "all", "--jobs", jobs,
+            settings=("training_sequence.stage_1_ppo.episodes=3", "features.exclude=['x_*']"),
+        )  # fmt: skip
+        assert done.code == 0, done.err
+    for symbol in (SYMBOL, OTHER):
+        assert weights_of(places["1"], symbol) == weights_of(places["2"], symbol)
+    one, two = (without_times(training_report(place)["symbols"]) for place in places.values())
+    assert one == two
+
+
+def test_later_stages_can_be_trained_on_their_own(place, training, tmp_path):
+    alone = Workplace(tmp_path)
+    alone.synth(SYMBOL)
+    for stages in (["ppo"], ["moe", "maml"]):
+        done = alone.train("--symbols", SYMBOL, "--stages", *stages)
+        assert done.code == 0, done.err
+    assert weights_of(alone) == weights_of(place)
+
+
+# --- exit codes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_gate_that_stops_a_symbol_gives_exit_code_5(tmp_path):
+    place = Workplace(tmp_path)
+    place.synth(SYMBOL)
+    done = place.train("--symbols", SYMBOL, "--stages", "ppo", "moe", settings=FAILING)
+    assert done.code == 5
+    assert "FAIL" in done.out
+    assert sorted(path.name for path in place.models.glob("*.pth")) == [f"{SYMBOL}_ppo_stage1.pth"]
+    assert training_report(place)["symbols"][SYMBOL]["stopped"].startswith("gate after stage 1 (ppo): FAIL")
+
+
+def test_strict_asks_for_every_gate_and_the_promotion(tmp_path):
+    place = Workplace(tmp_path)
+    place.synth(SYMBOL)
+    assert place.train("--symbols", SYMBOL, "--stages", "ppo", "--strict").code == 5
+    assert place.backtest("--symbols", SYMBOL, "--strict").code == 5
+    assert place.backtest("--symbols", SYMBOL).code == 0
+
+
+def test_a_bad_symbol_does_not_keep_the_others_from_being_trained(tmp_path):
+    place = Workplace(tmp_path)
+    place.synth(SYMBOL, sessions=30)
+    (place.raw / "Broken_5.csv").write_text("datetime,open,high,low,close\n2024-01-02 09:15:00,1,2,3,x\n")
+    done = place.train(
+        "--symbols", "all", "--stages", "ppo", settings=("training_sequence.stage_1_ppo.episodes=2",)
+    )
+    assert done.code == 4
+    assert "Broken_5.csv" in done.err
+    assert (place.models / f"{SYMBOL}_ppo_stage1.pth").exists()
+
+
+# --- dry runs, settings, processing ---------------------------------------------------------------------------------
+
+
+def test_a_dry_run_checks_everything_and_trains_nothing(tmp_path):
+    place = Workplace(tmp_path)
+    place.synth(SYMBOL)
+    done = place.train("--symbols", SYMBOL, "--dry-run")
+    assert done.code == 0
+    assert "Dry run: 1 symbol would be trained through ppo, moe, maml; nothing was trained." in done.out
+    assert not place.models.exists()
+    assert not (place.reports / "evidence_ledger.jsonl").exists()
+    # A wrong plan is found by a dry run as well.
+    assert place.train("--symbols", SYMBOL, "--dry-run", settings=("evidence.alpha=2",)).code == 2
+
+
+def test_a_dry_run_of_the_backtest_writes_no_report(place, training, tmp_path):
+    done = place.backtest("--symbols", SYMBOL, "--dry-run", "--report-file", str(tmp_path / "r.json"))
+    assert done.code == 0
+    assert "1 symbol would be tested; nothing was" in done.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_print_config_shows_every_setting_with_its_origin_and_does_nothing(tmp_path):
+    place = Workplace(tmp_path)
+    done = place.train("--print-config", "--profile", "quick", "--seed", "9")
+    assert done.code == 0
+    assert list(tmp_path.iterdir()) == []
+    lines = {line.split()[0].rstrip(":="): line for line in done.out.splitlines()}
+    assert "--set" in lines["training_params.ppo.num_envs"]
+    assert "9" in lines["seed"]
+    assert "training_sequence.yaml:" in lines["model_management.promotion"]
+    assert "quick" in lines["progression_rules.fallback_strategies.max_extension_episodes"]
+
+
+def test_print_config_starts_nothing(tmp_path):
+    place = Workplace(tmp_path)
+    assert place.train("--print-config").code == 0
+    assert list(tmp_path.iterdir()) == []
+    assert place.train("--print-config", settings=("evidence.alpha=2",)).code == 2
+
+
+def test_processing_an_unchanged_file_again_does_nothing(place, training):
+    before = {path.name: path.stat().st_mtime_ns for path in place.processed.iterdir()}
+    done = place.process("--symbols", SYMBOL)
+    assert done.code == 0
+    assert f"{SYMBOL}: unchanged, 7,480 bars" in done.out
+    assert {path.name: path.stat().st_mtime_ns for path in place.processed.iterdir()} == before
+
+
+def test_processing_a_changed_file_says_so(tmp_path):
+    place = Workplace(tmp_path)
+    place.synth(SYMBOL, sessions=30)
+    assert f"{SYMBOL}: processed" in place.process("--symbols", SYMBOL).out
+    place.synth(SYMBOL, sessions=31)
+    assert f"{SYMBOL}: reprocessed: raw file changed" in place.process("--symbols", "all").out
+
+
+def test_a_backtest_processes_data_only_when_asked_to(place, training, tmp_path):
+    bare = Workplace(tmp_path)
+    bare.synth(SYMBOL)
+    without = bare.backtest("--symbols", SYMBOL, "--models-dir", str(place.models))
+    assert without.code == 4
+    assert "python run_backtest.py --process-data" in without.err
+    assert bare.backtest("--symbols", SYMBOL, "--models-dir", str(place.models), "--process-data").code == 0
+
+
+# --- backtest -------------------------------------------------------------------------------------------------------
+
+
+def test_the_json_report_has_the_keys_others_build_on(report, place):
+    assert report["schema_version"] == 1
+    assert set(report) >= {"schema_version", "headline", "symbols", "portfolio"}
+    symbol = report["symbols"][SYMBOL]
+    assert set(symbol["model"]) >= {"file", "stage", "verdict"}
+    assert Path(symbol["model"]["file"]).parent == place.models
+    assert symbol["model"]["stage"] in ("ppo", "moe", "maml")
+    assert set(symbol["span"]) >= {"from", "to", "split"}
+    assert symbol["span"]["split"] == "test"
+    assert symbol["span"]["seen_in_training_or_choosing"] is False
+    assert set(symbol["metrics"]) >= {
+        "total_return", "sharpe_ratio", "sortino_ratio", "max_drawdown", "win_rate", "profit_factor", "total_trades",
+    }  # fmt: skip
+    assert set(symbol["baselines"]) == {"flat", "buy_and_hold", "always_short", "random", "last_bar_sign"}
+    assert [line["cost_bp_per_side"] for line in symbol["cost_frontier"]] == [0, 5, 10, 20, 50]
+    assert report["portfolio"]["initial_capital"] == 100_000.0
+
+
+def test_every_missing_figure_of_the_report_has_its_reason(report):
+    figures = [report["portfolio"]]
+    for symbol in report["symbols"].values():
+        figures += [
+            symbol["metrics"],
+            *(each for each in symbol["baselines"].values() if "unavailable" not in each),
+        ]
+    assert len(figures) == 7
+    for each in figures:
+        missing = {name for name, value in each.items() if value is None}
+        assert missing == set(each["not_computed"])
+        assert all(each["not_computed"].values())
+
+
+def test_the_default_span_is_the_test_window_of_the_training_run(report, place):
+    windows = training_report(place)["symbols"][SYMBOL]["windows"]
+    span = report["symbols"][SYMBOL]["span"]
+    assert (span["from"], span["to"]) == (windows["test"]["from"], windows["test"]["to"])
+
+
+def test_the_text_report_names_model_span_and_that_the_data_are_made_up(place, backtest):
+    text = (place.root / "out" / "r.txt").read_text()
+    assert text in backtest.out
+    assert "SYNTHETIC" in text.splitlines()[3]
+    assert "NO GATE WAS PASSED" in text
+    for line in (
+        "PORTFOLIO",
+        "  model    ",
+        "  span     test:",
+        "  costs    ",
+        "buy and hold",
+        "cost frontier",
+    ):
+        assert line in text
+    assert f"written: {place.root / 'out' / 'a.csv'}" in backtest.out
+
+
+def test_the_actions_file_has_a_line_for_every_decision(place, report):
+    rows = list(csv.DictReader((place.root / "out" / "a.csv").open()))
+    span = report["symbols"][SYMBOL]["span"]
+    assert list(rows[0]) == ["symbol", "datetime", "position", "fill_price", "exit_price", "exit_reason"]
+    # The last bar decides nothing.
+    assert len(rows) == span["bars"] - 1
+    assert rows[0]["datetime"] == span["from"]
+    assert {row["symbol"] for row in rows} == {SYMBOL}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "split", "is_seen"),
+    [
+        (["--split", "validation"], "validation", True),
+        (["--split", "promotion"], "promotion", True),
+        (["--split", "all"], "all", True),
+        (["--set", "split=train"], "train", True),
+        (["--set", "split=train", "--split", "test"], "test", False),
+    ],
+)
+def test_another_span_is_marked_in_the_headline_where_it_was_seen(
+    place, training, tmp_path, arguments, split, is_seen
+):
+    done = place.backtest("--symbols", SYMBOL, *arguments, "--report-file", str(tmp_path / "r.json"))
+    assert done.code == 0
+    found = strict_json((tmp_path / "r.json").read_text())
+    assert found["symbols"][SYMBOL]["span"]["split"] == split
+    assert found["symbols"][SYMBOL]["span"]["seen_in_training_or_choosing"] is is_seen
+    assert ("IN-SAMPLE" in found["headline"]) is is_seen
+
+
+def test_a_stage_asked_for_is_the_one_tested(place, training, tmp_path):
+    for stage in ("ppo", "moe", "maml"):
+        done = place.backtest(
+            "--symbols", SYMBOL, "--stage", stage, "--report-file", str(tmp_path / "r.json")
+        )
+        assert done.code == 0
+        model = strict_json((tmp_path / "r.json").read_text())["symbols"][SYMBOL]["model"]
+        assert model["stage"] == stage
+        assert SYMBOL in Path(model["file"]).name
+
+
+def test_an_adapting_model_says_what_it_adapted_on(place, training, tmp_path):
+    notes = []
+    for extra in ([], ["--no-adapt"]):
+        place.backtest(
+            "--symbols", SYMBOL, "--stage", "maml", *extra, "--report-file", str(tmp_path / "r.json")
+        )
+        notes.append(strict_json((tmp_path / "r.json").read_text())["symbols"][SYMBOL]["notes"])
+    assert any("adapted by 2 steps on the" in note for note in notes[0])
+    assert any("adapt_before_use is off" in note for note in notes[1])
+
+
+def test_capital_is_the_one_asked_for(place, training, tmp_path):
+    place.backtest(
+        "--symbols", SYMBOL, "--initial-capital", "5000", "--report-file", str(tmp_path / "r.json")
+    )
+    assert strict_json((tmp_path / "r.json").read_text())["portfolio"]["initial_capital"] == 5000.0
+
+
+def test_costs_that_differ_from_training_are_used_and_noted(place, training, tmp_path):
+    file = tmp_path / "dearer.yaml"
+    file.write_text("instruments:\n  SYN_planted: {commission: {rate: 5.0e-4}}\n")
+    place.backtest("--symbols", SYMBOL, "--instruments", str(file), "--report-file", str(tmp_path / "r.json"))
+    symbol = strict_json((tmp_path / "r.json").read_text())["symbols"][SYMBOL]
+    assert symbol["instrument"]["rules"]["commission_rate"] == 5e-4
+    assert any("commission_rate 5e-05 -> 0.0005" in note for note in symbol["notes"])
+
+
+def test_without_names_every_symbol_with_a_model_is_tested(place, training, tmp_path):
+    extra = Workplace(tmp_path)
+    for source in place.raw.iterdir():
+        extra.raw.mkdir(exist_ok=True)
+        (extra.raw / source.name).write_bytes(source.read_bytes())
+    extra.synth(OTHER, "ou", sessions=30)
+    done = extra.backtest(
+        "--models-dir", str(place.models), "--process-data", "--report-file", str(tmp_path / "r.json")
+    )
+    assert done.code == 0, done.err
+    assert list(strict_json((tmp_path / "r.json").read_text())["symbols"]) == [SYMBOL]
+
+
+# --- output ---------------------------------------------------------------------------------------------------------
+
+
+def test_json_prints_one_object_a_line_and_nothing_else(place, training, tmp_path):
+    separate = Workplace(tmp_path)
+    separate.synth(SYMBOL, sessions=30)
+    trained = separate.train("--symbols", SYMBOL, "--stages", "ppo", "moe", "--json")
+    tested = separate.backtest("--symbols", SYMBOL, "--json")
+    for done, last in ((trained, "symbol_done"), (tested, "symbol_done")):
+        events = [strict_json(line) for line in done.out.splitlines()]
+        assert all(isinstance(event, dict) and event["event"] for event in events)
+        assert events[-1]["event"] == last
+    progress = [event for event in map(strict_json, trained.out.splitlines()) if event["event"] == "progress"]
+    assert progress
+    for event in progress:
+        # A number that became a text on the way would break whoever plots it.
+        texts = {name for name, value in event.items() if isinstance(value, str)}
+        assert texts <= {"time", "event", "symbol", "stage"}
+
+
+def test_quiet_prints_the_result_only(place, training):
+    done = place.backtest("--symbols", SYMBOL, "--quiet")
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_the_scripts_themselves_run_from_the_checkout(place, training, tmp_path):
+    """One real process: the file itself, its exit code, its two output streams."""
+    done = subprocess.run(
+        [
+            sys.executable, str(ROOT / "run_backtest.py"), *place.folders(), "--symbols", SYMBOL,
+            "--report-file", str(tmp_path / "r.json"),
+        ],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "STAGEGATE BACKTEST REPORT" in done.stdout
+    assert (tmp_path / "r.json").exists()
+
+
+def test_the_tiny_plan_is_the_shipped_one_made_small():
+    assert PLAN.is_file()
+    assert all("=" in setting for setting in TINY)

@@ -1,0 +1,476 @@
+"""One kernel: environments and backtest agree bit for bit, see only the past, and keep the account's limits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rl.backtest.engine import Replay, replay_actions, replay_policy
+from rl.envs.lanes import BAR, LAST, WINDOW
+from rl.envs.trading_env import TradingEnv
+from rl.envs.vector_env import VectorTradingEnv
+from rl.policies.actor_critic import build_policy
+from rl.policies.forward import PackedPolicy, pack
+from rl.trading.kernel import (
+    ACCOUNT_FEATURES,
+    ACTION_COUNTS,
+    BAR_COST,
+    BOTH_TOUCHED,
+    EQUITY,
+    FILL_COUNT,
+    UNITS,
+)
+from rl.trading.ledger import LOG_BAR, LOG_CHARGES, LOG_PRICE, LOG_UNITS
+from rl.trading.market_arrays import MarketArrays, joined
+from rl.trading.rules import TradingRules
+from tests.properties.random_trading import (
+    CAPITAL,
+    FEATURES,
+    SEEDS,
+    market,
+    markets,
+    random_actions,
+    trading_rules,
+)
+
+FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SCHEMES = st.sampled_from(["target", "orders"])
+CALM = st.sampled_from([0.0, 0.8])
+
+LANES = 6
+STEPS = 300
+BARS = 160
+
+
+class Episode:
+    """What one lane did between two resets, noted down step by step."""
+
+    def __init__(self, lane: np.ndarray) -> None:
+        self.start, self.last, self.window = int(lane[BAR]), int(lane[LAST]), int(lane[WINDOW])
+        self.actions: list[int] = []
+        self.rewards: list[float] = []
+        self.equity = [CAPITAL]
+        self.units = [0.0]
+        self.parts: list[np.ndarray] = []
+        self.fills: list[np.ndarray] = []
+        self.is_over = False
+
+
+def assert_replay_agrees(
+    episode: Episode, arrays: MarketArrays, rules: list[TradingRules], scheme: str, *, with_fills: bool
+) -> None:
+    """Trade the episode's actions again through the backtest and compare every number it left behind."""
+    done = len(episode.actions)
+    replay = replay_actions(
+        arrays,
+        (episode.start, episode.start + done + 1),
+        rules[episode.window],
+        np.array(episode.actions),
+        scheme=scheme,
+        capital=CAPITAL,
+    )
+    assert replay.decisions == done, "the replay was ruined elsewhere than the episode"
+    np.testing.assert_array_equal(replay.equity, episode.equity)
+    np.testing.assert_array_equal(replay.held, episode.units)
+    np.testing.assert_array_equal(replay.rewards, episode.rewards)
+    parts = np.array(episode.parts)
+    np.testing.assert_array_equal(replay.costs, parts[:, BAR_COST])
+    assert replay.bars_touching_both == parts[:, BOTH_TOUCHED].sum()
+    counts = np.bincount((replay.fill_log[:, LOG_BAR] - episode.start - 1).astype(int), minlength=done)
+    np.testing.assert_array_equal(counts, parts[:, FILL_COUNT])
+    if with_fills:
+        np.testing.assert_array_equal(replay.fill_log[:, 1:], np.array(episode.fills).reshape(-1, 5))
+
+
+def played(env: VectorTradingEnv, actions: np.ndarray, seed: int, *, with_fills: bool) -> list[Episode]:
+    """Step an environment through `actions` (S, N) and return every episode, also the unfinished ones."""
+    env.reset(seed=seed)
+    running = [Episode(lane) for lane in env.get_state()["lanes"]]
+    every = list(running)
+    for row in actions:
+        _, rewards, terminated, truncated, infos = env.step(row)
+        accounts = env.accounts()
+        lanes = env.get_state()["lanes"]
+        for i, episode in enumerate(running):
+            over = bool(terminated[i] or truncated[i])
+            account = infos["final_account"][i] if over else accounts[i]
+            episode.actions.append(int(row[i]))
+            episode.rewards.append(float(rewards[i]))
+            episode.equity.append(float(account[EQUITY]))
+            episode.units.append(float(account[UNITS]))
+            episode.parts.append(infos["parts"][i].copy())
+            if with_fills:  # of the last lane stepped; there is only one then
+                episode.fills += [fill.copy() for fill in env._fills[: int(env._out[FILL_COUNT])]]
+            if over:
+                episode.is_over = True
+                running[i] = Episode(lanes[i])
+                every.append(running[i])
+    return [episode for episode in every if episode.actions]
+
+
+@FEW
+@given(data=st.data(), scheme=SCHEMES, seed=SEEDS, calm=CALM)
+def test_lanes_of_a_vector_environment_and_the_backtest_agree_bit_for_bit(data, scheme, seed, calm):
+    """A gate judges by the backtest what was trained in the lanes; if the two differ, it judges another thing."""
+    parts = [data.draw(markets(BARS)), data.draw(markets(BARS))]
+    rules = [data.draw(trading_rules()), data.draw(trading_rules())]
+    both, offsets = joined(parts)
+    windows = [(3, BARS - 2), (int(offsets[1]), int(offsets[2]))]
+    env = VectorTradingEnv(
+        both, windows, rules, num_envs=LANES, episode_bars=90, scheme=scheme, capital=CAPITAL
+    )
+    episodes = played(env, random_actions(scheme, (STEPS, LANES), seed, calm), seed, with_fills=False)
+    assert sum(len(episode.actions) for episode in episodes) == STEPS * LANES
+    for episode in episodes:
+        assert_replay_agrees(episode, both, rules, scheme, with_fills=False)
+
+
+@FEW
+@given(arrays=markets(BARS), rules=trading_rules(), scheme=SCHEMES, seed=SEEDS, calm=CALM)
+def test_one_lane_and_the_backtest_make_the_same_fills_bit_for_bit(arrays, rules, scheme, seed, calm):
+    env = VectorTradingEnv(
+        arrays, [(0, BARS)], [rules], num_envs=1, episode_bars=80, scheme=scheme, capital=CAPITAL
+    )
+    for episode in played(env, random_actions(scheme, (STEPS, 1), seed, calm), seed, with_fills=True):
+        assert_replay_agrees(episode, arrays, [rules], scheme, with_fills=True)
+
+
+@FEW
+@given(arrays=markets(BARS), rules=trading_rules(), scheme=SCHEMES, seed=SEEDS, calm=CALM)
+def test_the_single_environment_and_the_backtest_agree_bit_for_bit(arrays, rules, scheme, seed, calm):
+    # Longer than the window, so that the episode is the whole window.
+    env = TradingEnv(arrays, (5, BARS - 5), rules, episode_bars=1000, scheme=scheme, capital=CAPITAL)
+    env.reset(seed=seed)
+    actions = random_actions(scheme, (BARS - 11,), seed, calm)
+    replay = replay_actions(arrays, (5, BARS - 5), rules, actions, scheme=scheme, capital=CAPITAL)
+    for step in range(replay.decisions):
+        _, reward, terminated, truncated, info = env.step(int(actions[step]))
+        seen = (reward, info["equity"], info["units"], info["cost"])
+        assert seen == (
+            replay.rewards[step],
+            replay.equity[step + 1],
+            replay.held[step + 1],
+            replay.costs[step],
+        )
+    is_short = replay.decisions < len(actions)
+    assert (terminated, truncated) == (replay.was_ruined, not replay.was_ruined)
+    assert replay.was_ruined or not is_short
+
+
+def small_policy(scheme: str, seed: int) -> PackedPolicy:
+    """Return a random network that acts on everything it sees, market and account."""
+    spec = {
+        "encoder": "mlp",
+        "hidden": [8],
+        "observations": FEATURES + ACCOUNT_FEATURES,
+        "actions": ACTION_COUNTS[scheme],
+    }
+    policy = build_policy(spec, seed % 2**31)
+    # The start of training is close to uniform; a hundred times its head chooses firmly.
+    policy.actor.weight_1.data.mul_(100.0)
+    return pack(policy)
+
+
+@FEW
+@given(arrays=markets(BARS), rules=trading_rules(), scheme=SCHEMES, seed=SEEDS)
+def test_a_policy_replayed_and_its_own_actions_replayed_are_one_and_the_same(arrays, rules, scheme, seed):
+    acted = replay_policy(
+        arrays, (0, BARS), rules, small_policy(scheme, seed), scheme=scheme, capital=CAPITAL
+    )
+    again = replay_actions(arrays, (0, BARS), rules, acted.actions, scheme=scheme, capital=CAPITAL)
+    np.testing.assert_array_equal(again.equity, acted.equity)
+    np.testing.assert_array_equal(again.fill_log, acted.fill_log)
+
+
+# --- nothing sees the future ----------------------------------------------------------------------------------------
+
+
+def with_another_future(arrays: MarketArrays, t: int, seed: int) -> MarketArrays:
+    """Return the market with every array redrawn after bar t, and untouched up to it."""
+    other = market(
+        seed, bars=len(arrays), move=0.04, reach=0.03, gap=0.05, session_bars=7, break_off=0.5, undefined=0.3
+    )
+    cut = t + 1
+
+    def joint(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        return np.concatenate([before[:cut], after[cut:]])
+
+    return MarketArrays(
+        ohlc=joint(arrays.ohlc, 3.0 * other.ohlc),
+        features=joint(arrays.features, other.features),
+        session=joint(arrays.session, other.session + arrays.session[t]),
+        session_end=joint(arrays.session_end, other.session_end),
+        tradable=joint(arrays.tradable, other.tradable),
+        atr=joint(arrays.atr, 5.0 * other.atr),
+    )
+
+
+def up_to(replay: Replay, t: int) -> dict[str, np.ndarray]:
+    """Return everything a replay said about bars up to t: the decision at t counts, its fill one bar later does not."""
+    n = t - replay.start
+    return {
+        "equity": replay.equity[: n + 1],
+        "held": replay.held[: n + 1],
+        "actions": replay.actions[: n + 1],
+        "decided": replay.decided[:n],
+        "rewards": replay.rewards[:n],
+        "costs": replay.costs[:n],
+        "fills": replay.fill_log[replay.fill_log[:, LOG_BAR] <= t],
+    }
+
+
+@FEW
+@given(
+    arrays=markets(BARS),
+    rules=trading_rules(),
+    scheme=SCHEMES,
+    seed=SEEDS,
+    t=st.integers(1, BARS - 2),
+    is_policy=st.booleans(),
+)
+def test_bars_after_t_change_nothing_the_replay_did_up_to_t(arrays, rules, scheme, seed, t, is_policy):
+    """A backtest that sees tomorrow is fiction; here tomorrow is another market altogether."""
+
+    def replayed(world: MarketArrays) -> Replay:
+        if is_policy:
+            return replay_policy(
+                world, (0, BARS), rules, small_policy(scheme, seed), scheme=scheme, capital=CAPITAL
+            )
+        script = random_actions(scheme, (BARS - 1,), seed, 0.5)
+        return replay_actions(world, (0, BARS), rules, script, scheme=scheme, capital=CAPITAL)
+
+    one, two = replayed(arrays), replayed(with_another_future(arrays, t, seed + 1))
+    before, after = up_to(one, t), up_to(two, t)
+    for name, values in before.items():
+        np.testing.assert_array_equal(values, after[name], err_msg=name)
+
+
+@FEW
+@given(arrays=markets(BARS), rules=trading_rules(), seed=SEEDS, t=st.integers(2, BARS - 2))
+def test_bars_after_t_change_no_observation_up_to_t(arrays, rules, seed, t):
+    def observations(world: MarketArrays) -> list[np.ndarray]:
+        env = TradingEnv(world, (0, BARS), replace(rules, ruin_level=0.0), episode_bars=1000, capital=CAPITAL)
+        seen = [env.reset(seed=seed)[0]]
+        for action in random_actions("target", (t,), seed, 0.7):
+            obs, _, terminated, _, _ = env.step(int(action))
+            seen.append(obs)
+            if terminated:
+                break
+        return seen
+
+    one, two = observations(arrays), observations(with_another_future(arrays, t, seed + 1))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_the_look_ahead_check_catches_features_that_come_one_bar_early():
+    """The check above has to fail where a policy is shown each bar's features one bar before they are known."""
+    arrays, rules = market(3, bars=BARS), TradingRules(margin_rate=0.5)
+
+    def early(world: MarketArrays) -> Replay:
+        told = replace(world, features=np.roll(world.features, -1, axis=0))
+        return replay_policy(told, (0, BARS), rules, small_policy("target", 5), capital=CAPITAL)
+
+    caught = 0
+    for t in range(40, 120):
+        one, two = up_to(early(arrays), t), up_to(early(with_another_future(arrays, t, t)), t)
+        caught += any(not np.array_equal(one[name], two[name]) for name in one)
+    # Not at every bar: the greedy action is often the same whatever tomorrow's features are.
+    assert caught > 10
+
+
+# --- what an account may and may not do -----------------------------------------------------------------------------
+
+
+@FEW
+@given(
+    arrays=markets(BARS, undefined=0.0),
+    rules=trading_rules(
+        lot_size=0.0,
+        allow_short=True,
+        ruin_level=0.0,
+        stop_loss=0.0,
+        take_profit=0.0,
+        trailing_stop=0.0,
+        # Costs that ask neither for the side nor for the number of orders.
+        tax_on_sale_rate=0.0,
+        slippage_rate=0.0,
+        slippage_price=0.0,
+        commission_per_entry=0.0,
+        commission_per_exit=0.0,
+        margin_rate=0.1,
+        exposure=1.0,
+    ),
+    seed=SEEDS,
+    calm=CALM,
+)
+def test_mirrored_actions_earn_the_opposite_before_costs_and_pay_the_same(arrays, rules, seed, calm):
+    """Per unit, since the two accounts grow apart and are sized by their own equity."""
+    actions = random_actions("target", (BARS - 1,), seed, calm)
+    one = replay_actions(arrays, (0, BARS), rules, actions, capital=CAPITAL).trades
+    two = replay_actions(arrays, (0, BARS), rules, 2 - actions, capital=CAPITAL).trades
+    n = min(len(one), len(two))  # the losing side may be wiped out before the other
+    np.testing.assert_array_equal(one.entry_bar[:n], two.entry_bar[:n])
+    np.testing.assert_array_equal(one.exit_bar[:n], two.exit_bar[:n])
+    np.testing.assert_array_equal(one.side[:n], -two.side[:n])
+    scale = 1e-9 * one.entry_price[:n]
+    np.testing.assert_array_less(
+        np.abs((one.gross_pnl / one.units)[:n] + (two.gross_pnl / two.units)[:n]), scale
+    )
+    np.testing.assert_array_less(np.abs((one.cost / one.units)[:n] - (two.cost / two.units)[:n]), scale)
+    if n:
+        # The first trade of both starts from the same capital, so here it holds in money.
+        assert one.gross_pnl[0] == pytest.approx(-two.gross_pnl[0], rel=1e-9, abs=1e-9)
+        assert one.cost[0] == pytest.approx(two.cost[0], rel=1e-9, abs=1e-9)
+
+
+def cash_after_each_fill(replay: Replay) -> np.ndarray:
+    """Return the cash the fills leave, worked out from the log alone. (m,)"""
+    log = replay.fill_log
+    return replay.capital + np.cumsum(-log[:, LOG_UNITS] * log[:, LOG_PRICE] - log[:, LOG_CHARGES])
+
+
+@FEW
+@given(
+    arrays=markets(BARS),
+    rules=trading_rules(margin_rate=1.0, allow_short=False, exposure=1.0, ruin_level=0.5),
+    scheme=SCHEMES,
+    seed=SEEDS,
+    calm=CALM,
+)
+def test_a_cash_account_never_owes_money(arrays, rules, scheme, seed, calm):
+    actions = random_actions(scheme, (BARS - 1,), seed, calm)
+    replay = replay_actions(arrays, (0, BARS), rules, actions, scheme=scheme, capital=CAPITAL)
+    cash = cash_after_each_fill(replay)
+    assert (cash >= -1e-9 * CAPITAL).all(), f"cash of {cash.min()}"
+    assert (replay.held >= 0.0).all()
+
+
+@FEW
+@given(arrays=markets(BARS), rules=trading_rules(allow_short=False), scheme=SCHEMES, seed=SEEDS, calm=CALM)
+def test_where_shorts_are_forbidden_no_position_is_ever_negative(arrays, rules, scheme, seed, calm):
+    actions = random_actions(scheme, (BARS - 1,), seed, calm)
+    replay = replay_actions(arrays, (0, BARS), rules, actions, scheme=scheme, capital=CAPITAL)
+    assert (replay.held >= 0.0).all()
+    assert (replay.decided >= 0.0).all()
+    assert (replay.trades.side == 1).all()
+
+
+@FEW
+@given(
+    arrays=markets(BARS),
+    rules=trading_rules(),
+    lot=st.sampled_from([0.1, 0.3, 1.0, 25.0]),
+    scheme=SCHEMES,
+    seed=SEEDS,
+    calm=CALM,
+)
+def test_positions_and_fills_are_whole_lots(arrays, rules, lot, scheme, seed, calm):
+    actions = random_actions(scheme, (BARS - 1,), seed, calm)
+    replay = replay_actions(
+        arrays, (0, BARS), replace(rules, lot_size=lot), actions, scheme=scheme, capital=CAPITAL
+    )
+    for units in (replay.held, replay.decided, replay.fill_log[:, LOG_UNITS]):
+        lots = units / lot
+        np.testing.assert_allclose(lots, np.round(lots), rtol=0, atol=1e-9)
+
+
+@FEW
+@given(arrays=markets(BARS), rules=trading_rules(), scheme=SCHEMES, seed=SEEDS, calm=CALM)
+def test_a_new_position_is_carried_by_the_equity_behind_it(arrays, rules, scheme, seed, calm):
+    """Margin rate times notional, at the fill's own price, is never more than what the account is worth after it."""
+    actions = random_actions(scheme, (BARS - 1,), seed, calm)
+    replay = replay_actions(arrays, (0, BARS), rules, actions, scheme=scheme, capital=CAPITAL)
+    held = np.cumsum(replay.fill_log[:, LOG_UNITS])
+    price = replay.fill_log[:, LOG_PRICE]
+    worth = cash_after_each_fill(replay) + held * price
+    is_entry = np.abs(held) > np.abs(held - replay.fill_log[:, LOG_UNITS])
+    needed = rules.margin_rate * np.abs(held) * np.abs(price)
+    assert (worth[is_entry] >= needed[is_entry] * (1 - 1e-9) - 1e-6).all()
+
+
+@FEW
+@given(arrays=markets(BARS), rules=trading_rules(square_off=True), scheme=SCHEMES, seed=SEEDS, calm=CALM)
+def test_nothing_is_held_after_a_sessions_known_end_nor_over_the_first_open_of_the_next(
+    arrays, rules, scheme, seed, calm
+):
+    actions = random_actions(scheme, (BARS - 1,), seed, calm)
+    replay = replay_actions(arrays, (0, BARS), rules, actions, scheme=scheme, capital=CAPITAL)
+    n = len(replay.held)
+    assert (replay.held[arrays.session_end[:n]] == 0.0).all()
+    trades = replay.trades
+    last_held = trades.exit_bar
+    same = arrays.session[trades.entry_bar] == arrays.session[last_held]
+    # The one way over a border: the session broke off, and the first open of the next closed the position.
+    first_bar = arrays.session[last_held] != arrays.session[np.maximum(last_held - 1, 0)]
+    assert (same | first_bar).all()
+
+
+@FEW
+@given(arrays=markets(BARS, undefined=0.3), rules=trading_rules(), scheme=SCHEMES, seed=SEEDS)
+def test_no_position_is_decided_on_where_features_are_undefined(arrays, rules, scheme, seed):
+    actions = random_actions(scheme, (BARS - 1,), seed)
+    replay = replay_actions(arrays, (0, BARS), rules, actions, scheme=scheme, capital=CAPITAL)
+    blind = ~arrays.tradable[: BARS - 1]
+    assert (replay.decided[blind] == 0.0).all()
+
+
+COSTS = (
+    "commission_per_entry",
+    "commission_per_exit",
+    "commission_per_unit",
+    "commission_rate",
+    "tax_on_sale_rate",
+)
+
+
+@FEW
+@given(
+    arrays=markets(BARS),
+    rules=trading_rules(
+        # Exits follow the fill price, lots and the margin's limit round: there a cost can keep an account out of a
+        # loss by accident. Without them less money can never become more.
+        stop_loss=0.0,
+        take_profit=0.0,
+        trailing_stop=0.0,
+        lot_size=0.0,
+        margin_rate=0.1,
+        exposure=1.0,
+        ruin_level=0.0,
+        weight_drawdown=0.0,
+        weight_turnover=0.0,
+    ),
+    seed=SEEDS,
+    calm=CALM,
+)
+def test_costs_never_help(arrays, rules, seed, calm):
+    actions = random_actions("target", (BARS - 1,), seed, calm)
+    paid = replay_actions(arrays, (0, BARS), rules, actions, capital=CAPITAL)
+    free = replay_actions(arrays, (0, BARS), rules.without_costs(), actions, capital=CAPITAL)
+    n = min(len(paid.equity), len(free.equity))
+    assert (paid.equity[:n] <= free.equity[:n] * (1 + 1e-9)).all()
+
+
+@FEW
+@given(arrays=markets(BARS), rules=trading_rules(), seed=SEEDS, name=st.sampled_from(COSTS))
+def test_every_cost_of_the_rules_is_charged_on_every_fill_it_applies_to(arrays, rules, seed, name):
+    """With all other costs at zero, the log's charges are this one's, leg by leg."""
+    amount = 7.0 if name.startswith("commission_per_e") else 0.003
+    only = replace(rules.without_costs(), **{name: amount})
+    replay = replay_actions(
+        arrays, (0, BARS), only, random_actions("target", (BARS - 1,), seed, 0.5), capital=CAPITAL
+    )
+    units, price = replay.fill_log[:, LOG_UNITS], replay.fill_log[:, LOG_PRICE]
+    held = np.cumsum(units)
+    is_entry = np.abs(held) > np.abs(held - units)
+    expected = {
+        "commission_per_entry": amount * is_entry,
+        "commission_per_exit": amount * ~is_entry,
+        "commission_per_unit": amount * np.abs(units),
+        "commission_rate": amount * np.abs(units) * price,
+        "tax_on_sale_rate": amount * np.abs(units) * price * (units < 0),
+    }[name]
+    np.testing.assert_allclose(replay.fill_log[:, LOG_CHARGES], expected, rtol=1e-12)

@@ -1,0 +1,171 @@
+"""What a training report says of each symbol, from outcomes made by the stages themselves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rl.reporting.training_report import summary_table, windows_table, write_training_report
+from rl.stages.evidence import EvidenceLedger
+from rl.stages.plan import STAGES
+from rl.stages.sequence import SymbolOutcome, run_sequence
+from rl.stages.symbol_data import SymbolData
+from tests.unit.stages.small_symbol import small_plan, small_symbol
+
+PLAN = small_plan("evidence.min_sessions=1000")
+
+
+class Nobody:
+    """A listener that does not listen."""
+
+    def stage_started(self, symbol: str, stage: str, total: int, unit: str, why: str) -> None:
+        """Do nothing."""
+
+    def progressed(self, symbol: str, stage: str, figures: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    def judged(self, symbol: str, stage: str, verdict: Any, seconds: float, cpu_seconds: float) -> None:
+        """Do nothing."""
+
+    def said(self, symbol: str, text: str) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture(scope="module")
+def data() -> SymbolData:
+    return small_symbol(PLAN, sessions=80)
+
+
+@pytest.fixture(scope="module")
+def outcome(data, tmp_path_factory) -> SymbolOutcome:
+    folder = tmp_path_factory.mktemp("run")
+    return run_sequence(
+        data,
+        PLAN,
+        stages=STAGES,
+        models_dir=folder / "models",
+        ledger=EvidenceLedger(folder / "ledger.jsonl"),
+        listener=Nobody(),
+        run_name="run-1",
+    )
+
+
+def written(folder: Path, *outcomes: SymbolOutcome, plan=PLAN) -> tuple[str, dict[str, Any]]:
+    text, data = write_training_report(outcomes, plan, folder)
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    return text.read_text(), json.loads(data.read_text(), parse_constant=refuse)
+
+
+def test_every_stage_is_described_with_its_gate_in_text_and_json(outcome, tmp_path):
+    text, found = written(tmp_path, outcome)
+    symbol = found["symbols"]["EDGE_15"]
+    assert list(symbol["stages"]) == ["ppo", "moe", "maml"]
+    for stage, done in zip(outcome.stages, symbol["stages"].values(), strict=True):
+        assert done["verdict"] == json.loads(json.dumps(stage.verdict.to_dict()))
+        assert done["episodes"] == stage.model.episodes
+        assert stage.verdict.lines()[0] in text
+        assert str(stage.file) in text
+    assert symbol["champion"] == outcome.champion
+    assert found["plan"] == PLAN.as_dict()
+
+
+def test_the_text_warns_that_validation_figures_are_no_estimate(outcome, tmp_path):
+    text, _ = written(tmp_path, outcome)
+    assert "no estimate of what comes next" in text
+
+
+def test_windows_are_listed_with_their_sessions(outcome, data, tmp_path):
+    text, found = written(tmp_path, outcome)
+    windows = found["symbols"]["EDGE_15"]["windows"]
+    assert windows["train"]["sessions"] == 48
+    assert windows["test"] == {
+        "from": data.dates("test")[0],
+        "to": data.dates("test")[1],
+        "sessions": data.sessions_in("test"),
+    }
+    assert "48 sessions" in text
+
+
+def test_nothing_promoted_is_the_headline(outcome, tmp_path):
+    text, found = written(tmp_path, outcome)
+    assert found["headline"] == "None of 1 symbols has a model that showed an edge on its promotion window."
+    assert found["headline"] in text
+    assert "Final model: none written" in text
+
+
+def test_a_promoted_symbol_is_named_in_the_headline(outcome, tmp_path):
+    promoted = replace(
+        outcome,
+        promotion=replace(outcome.promotion, outcome="PASS"),
+        final_file=Path("models/EDGE_15_final_model.pth"),
+    )
+    text, found = written(tmp_path, promoted, replace(outcome, symbol="OTHER_15"))
+    assert found["headline"] == "1 of 2 symbols promoted on evidence: EDGE_15."
+    assert "Final model: models/EDGE_15_final_model.pth" in text
+    assert "PROMOTED" in "\n".join(summary_table([promoted]))
+
+
+def test_a_final_model_without_evidence_is_called_unproven(outcome):
+    unproven = replace(outcome, final_file=Path("x.pth"))
+    assert "written UNPROVEN" in " ".join(" ".join(summary_table([unproven])).split())
+
+
+def test_experts_and_the_adaptation_curve_are_shown(outcome, tmp_path):
+    text, _ = written(tmp_path, outcome)
+    assert "experts on validation: gate weights" in text
+    assert "mean log growth in bp per bar after so many steps" in text
+    assert "stage 2 fine-tuned" in text
+
+
+def test_a_symbol_that_stopped_says_where_and_why(outcome, tmp_path):
+    stopped = replace(
+        outcome,
+        stages=outcome.stages[:1],
+        stopped="gate after stage 1 (ppo): FAIL (too bad)",
+        champion=None,
+        promotion=None,
+    )
+    text, found = written(tmp_path, stopped)
+    assert "The sequence stopped here: gate after stage 1 (ppo): FAIL (too bad)" in text
+    assert "Champion: none, no stage passed" in text
+    assert found["symbols"]["EDGE_15"]["promotion"] is None
+    assert "no champion" in "\n".join(summary_table([stopped]))
+
+
+def test_every_attempt_is_told_with_its_look(outcome, tmp_path):
+    first = outcome.stages[0]
+    earlier = replace(first.verdict, attempt=7, outcome="FAIL", reasons=("win_rate is 0.1.",))
+    tried = replace(outcome, stages=(replace(first, attempts=(earlier, first.verdict)), *outcome.stages[1:]))
+    text, found = written(tmp_path, tried)
+    assert "another attempt (look 7): FAIL; win_rate is 0.1." in text
+    assert "2 attempts" in text
+    assert len(found["symbols"]["EDGE_15"]["stages"]["ppo"]["attempts"]) == 2
+
+
+def test_stages_are_compared_only_where_the_plan_asks_for_it(outcome, tmp_path):
+    sentence = outcome.stages[1].champion.text
+    assert sentence in written(tmp_path, outcome)[0]
+    assert sentence not in written(tmp_path, outcome, plan=small_plan("monitoring.compare_stages=false"))[0]
+
+
+def test_the_summary_has_a_dash_for_stages_that_were_not_trained(outcome):
+    short = replace(outcome, stages=outcome.stages[:1], champion="ppo")
+    row = summary_table([short])[2].split()
+    assert row[:4] == ["EDGE_15", outcome.stages[0].verdict.outcome, "-", "-"]
+
+
+def test_made_up_symbols_say_so(outcome):
+    assert "(SYNTHETIC)" in "\n".join(summary_table([replace(outcome, symbol="SYN_a_2")]))
+
+
+def test_the_windows_table_has_a_line_and_the_notes_of_every_symbol(data):
+    lines = windows_table([data, replace(data, symbol="OTHER_15", notes=("a note",))])
+    assert lines[2].split()[:2] == ["EDGE_15", "2,000"]
+    assert "OTHER_15: a note" in lines

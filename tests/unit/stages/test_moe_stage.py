@@ -1,0 +1,169 @@
+"""Stage 2: grown out of stage 1, split by the market's slow state, as the plan says."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from rl.stages.moe_stage import expert_usage, mixture_spec, moe_training, regulariser
+from rl.stages.ppo_stage import ppo_training
+from rl.stages.stage_model import StageModel
+from rl.stages.symbol_data import SymbolData
+from rl.trading.kernel import ACCOUNT_FEATURES
+from tests.unit.stages.small_symbol import edge_bars, small_plan, symbol_of
+
+PLAN = small_plan()
+
+
+def silent(_: dict) -> None:
+    """Nobody listens."""
+
+
+@pytest.fixture(scope="module")
+def data() -> SymbolData:
+    return symbol_of(edge_bars(sessions=80), PLAN)
+
+
+@pytest.fixture(scope="module")
+def parent(data) -> StageModel:
+    """A policy that has learned something: what an untrained one does, any other untrained one does too."""
+    plan = small_plan("training_params.ppo.learning_rate=0.01", "monitoring.checkpoint_frequency=50")
+    return ppo_training(data, plan, seed=1).train(100, silent)
+
+
+def observations_of(data: SymbolData) -> torch.Tensor:
+    """Return what a flat account sees on the training window. (B, D)"""
+    start, stop = data.window("train")
+    account = np.zeros((stop - start, ACCOUNT_FEATURES), dtype=np.float32)
+    account[:, -1] = 1.0
+    return torch.from_numpy(np.hstack([data.market.features[start:stop], account]))
+
+
+def probabilities(policy, observations: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.softmax(policy.logits(observations), -1)
+
+
+def test_the_parent_of_these_tests_is_not_uniform(data, parent):
+    chances = probabilities(parent.policy(), observations_of(data))
+    assert float((chances - 1 / 3).abs().mean()) > 0.1
+
+
+def divergence(before: torch.Tensor, after: torch.Tensor) -> float:
+    return float((before * (before / after).log()).sum(-1).mean())
+
+
+def test_at_the_start_the_mixture_acts_as_its_parent_did(data, parent):
+    """Otherwise the gate after stage 2 judges a model that forgot stage 1."""
+    seen = observations_of(data)
+    policy = moe_training(data, PLAN, parent, seed=1)._policy
+    assert divergence(probabilities(parent.policy(), seen), probabilities(policy, seen)) < 0.01
+
+
+def test_the_experts_start_apart_so_that_they_can_part_further(data, parent):
+    policy = moe_training(data, PLAN, parent, seed=1)._policy
+    with torch.no_grad():
+        parts = policy.mixture_parts(observations_of(data))
+    for one in range(4):
+        for two in range(one):
+            assert (parts.expert_log_probs[:, one] != parts.expert_log_probs[:, two]).any()
+
+
+@pytest.mark.parametrize("case", ["no parent", "transfer_learning: false"])
+def test_without_a_parent_to_learn_from_the_mixture_starts_from_scratch(data, parent, case):
+    plan = PLAN if case == "no parent" else small_plan("model_management.transfer_learning=false")
+    policy = moe_training(data, plan, None if case == "no parent" else parent, seed=1)._policy
+    seen = observations_of(data)
+    # Untrained heads are close to uniform, and nothing like the parent.
+    torch.testing.assert_close(
+        probabilities(policy, seen), torch.full((len(seen), 3), 1 / 3), atol=0.02, rtol=0
+    )
+    assert divergence(probabilities(parent.policy(), seen), probabilities(policy, seen)) > 0.05
+
+
+def test_the_gate_sees_the_slow_state_and_neither_signal_nor_position(data, parent):
+    """Shown everything, it would split the work by action (one expert always long) instead of by regime."""
+    training = moe_training(data, PLAN, parent, seed=1)
+    training.train(4, silent)
+    seen = observations_of(data)
+    others = seen.clone()
+    # Column 1 is x_regime_mood; the signal and the account change.
+    others[:, 0] += 1.0
+    others[:, 2:] += 0.5
+    with torch.no_grad():
+        gate, same = (training._policy.mixture_parts(each).gate_probs for each in (seen, others))
+        others[:, 1] += 1.0
+        moved = training._policy.mixture_parts(others).gate_probs
+    torch.testing.assert_close(same, gate, atol=0, rtol=0)
+    assert (moved != gate).any()
+
+
+def test_the_mixture_is_the_one_the_plan_asks_for(data):
+    plan = small_plan(
+        "training_params.moe.num_experts=3",
+        "training_params.moe.expert_hidden_dim=12",
+        "training_params.moe.gating_hidden_dim=6",
+        "training_params.moe.gating_temperature=0.5",
+    )
+    assert mixture_spec(data, plan, [8, 8]) == {
+        "encoder": "mixture",
+        "observations": 7,
+        "actions": 3,
+        "experts": 3,
+        "expert_hidden": [12, 12],
+        "gate_hidden": 6,
+        "gate_inputs": [1],
+        "temperature": 0.5,
+        "value_hidden": [8, 8],
+    }
+
+
+def test_the_terms_that_keep_experts_apart_have_the_plans_weights():
+    plan = small_plan(
+        "training_params.moe.diversity_loss_weight=0.5",
+        "training_params.moe.diversity_cap=0.2",
+        "training_params.moe.balance_weight=0.25",
+    )
+    terms = regulariser(plan)
+    assert (terms.diversity_weight, terms.diversity_cap, terms.balance_weight) == (0.5, 0.2, 0.25)
+
+
+def test_a_trained_mixture_is_a_stage_2_model(data, parent):
+    model = moe_training(data, PLAN, parent, seed=1).train(4, silent)
+    assert model.stage == "moe"
+    assert model.policy_spec["encoder"] == "mixture"
+    assert model.policy().is_mixture
+
+
+def test_an_untrained_gate_uses_all_experts_alike(data, parent):
+    policy = moe_training(data, PLAN, parent, seed=1)._policy
+    usage = expert_usage(data, policy, "validation")
+    assert usage["window"] == "validation"
+    assert usage["mean_gate_weight"] == pytest.approx([0.25] * 4)
+    assert usage["effective_experts"] == pytest.approx(4.0)
+    assert usage["gate_entropy"] == pytest.approx(math.log(4), rel=1e-6)
+    assert usage["switching_rate"] == 0.0
+    assert usage["diversity"] >= 0.0
+
+
+def test_a_gate_that_sends_each_mood_to_its_own_expert_is_seen_to_do_so(data):
+    """Two experts, a gate that follows the sign of x_regime_mood: the mood is drawn anew each session of 25 bars."""
+    plan = small_plan("training_params.moe.num_experts=2", "training_params.moe.gating_temperature=1.0")
+    policy = moe_training(data, plan, None, seed=1)._policy
+    gate = {name: value for name, value in policy.named_parameters() if "gate" in name}
+    assert len(gate) == 4
+    with torch.no_grad():
+        for value in gate.values():
+            value.zero_()
+        hidden, out = [value for value in gate.values() if value.dim() == 2]
+        hidden[0, 0] = 100.0
+        out[0] = torch.tensor([50.0, -50.0])
+    usage = expert_usage(data, policy, "validation")
+    start, stop = data.window("validation")
+    likes_first = data.market.features[start:stop, 1] > 0
+    assert usage["mean_gate_weight"] == pytest.approx([likes_first.mean(), 1 - likes_first.mean()], abs=1e-3)
+    assert usage["switching_rate"] == pytest.approx(np.mean(likes_first[1:] != likes_first[:-1]), rel=1e-6)
+    assert usage["gate_entropy"] < 0.02

@@ -1,0 +1,677 @@
+"""The sequence of one symbol: what each verdict leads to, who becomes champion, what is promoted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rl.checkpoints.checkpoint import load_checkpoint
+from rl.checkpoints.registry import best_available
+from rl.common.errors import CheckpointError, UsageError
+from rl.policies.actor_critic import build_policy
+from rl.stages.evaluation import packed, replay_on, returns_by_session
+from rl.stages.evidence import EvidenceLedger
+from rl.stages.gates import Verdict
+from rl.stages.model_files import RETIRED, checkpoint_of, write_model
+from rl.stages.plan import STAGES, Plan
+from rl.stages.sequence import SymbolOutcome, run_sequence
+from rl.stages.stage_model import StageModel
+from rl.stages.symbol_data import SymbolData
+from tests.unit.stages.small_symbol import edge_model, mlp_spec, small_plan, small_symbol
+
+PASSES = (
+    "training_sequence.stage_1_ppo.success_criteria.min_win_rate=0.0",
+    "training_sequence.stage_1_ppo.success_criteria.min_profit_factor=0.0",
+    "training_sequence.stage_1_ppo.success_criteria.max_drawdown=1.0",
+    "training_sequence.stage_2_moe.success_criteria.min_win_rate=0.0",
+    "training_sequence.stage_2_moe.success_criteria.min_profit_factor=0.0",
+    "training_sequence.stage_2_moe.success_criteria.max_drawdown=1.0",
+    "progression_rules.advancement_criteria.stage_1_to_2.min_win_rate=null",
+    "progression_rules.advancement_criteria.stage_1_to_2.min_profit_factor=null",
+    "progression_rules.advancement_criteria.stage_2_to_3.min_win_rate=null",
+    "progression_rules.advancement_criteria.stage_2_to_3.min_profit_factor=null",
+)
+"""Criteria anything that trades meets."""
+
+FAILS = ("training_sequence.stage_1_ppo.success_criteria.min_win_rate=1.0",)
+TOO_LITTLE_DATA = ("evidence.min_trades=1000000",)
+EXTENDS = (
+    "progression_rules.fallback_strategies.extend_training=true",
+    "progression_rules.fallback_strategies.max_extension_episodes=4",
+)
+SEARCHES = (
+    "progression_rules.fallback_strategies.hyperparameter_tuning=true",
+    "progression_rules.fallback_strategies.search.learning_rate=[0.0002, 0.001]",
+)
+
+
+@dataclass
+class Notebook:
+    """A listener that notes everything down."""
+
+    started: list[tuple[str, str, int]] = field(default_factory=list)
+    judged_: list[tuple[str, str]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    updates: int = 0
+    watched: Path | None = None
+    seen: list[str] = field(default_factory=list)
+    """Names of the model files there were while a stage was in training."""
+
+    def stage_started(self, symbol: str, stage: str, total: int, unit: str, why: str) -> None:
+        self.started.append((stage, why, total))
+
+    def progressed(self, symbol: str, stage: str, figures: dict[str, Any]) -> None:
+        self.updates += 1
+        if self.watched is not None:
+            self.seen += [str(path.relative_to(self.watched)) for path in self.watched.rglob("*.pth")]
+
+    def judged(self, symbol: str, stage: str, verdict: Verdict, seconds: float, cpu_seconds: float) -> None:
+        self.judged_.append((stage, verdict.outcome))
+
+    def said(self, symbol: str, text: str) -> None:
+        self.texts.append(text)
+
+
+class Prepared:
+    """A stage's training whose result is known beforehand: hands out a model and counts episodes.
+
+    Going on changes weights by a hair, as training does; the same weights again would not be another attempt.
+    """
+
+    def __init__(self, model: StageModel, calls: int = 0) -> None:
+        self._model = replace(model, episodes=0)
+        self._calls = calls
+
+    def train(
+        self, episodes: int, report: Callable[[dict[str, Any]], None], on_better: Callable[[StageModel], None]
+    ) -> StageModel:
+        weights = self._model.weights.copy()
+        # The last number is the critic's: it decides nothing.
+        weights[-1] += 1e-3 * self._calls
+        self._calls += 1
+        self._model = replace(self._model, episodes=self._model.episodes + episodes, weights=weights)
+        on_better(self._model)
+        report({"episodes_this_call": episodes})
+        return self._model
+
+
+@pytest.fixture(scope="module")
+def data() -> SymbolData:
+    return small_symbol(small_plan(), sessions=120)
+
+
+@dataclass
+class Run:
+    """One sequence and where it left its traces."""
+
+    outcome: SymbolOutcome
+    models: Path
+    ledger: EvidenceLedger
+    heard: Notebook
+
+    @property
+    def files(self) -> list[str]:
+        return sorted(path.name for path in self.models.glob("*.pth"))
+
+
+@pytest.fixture
+def run(data, tmp_path, monkeypatch) -> Callable[..., Run]:
+    """Return a function that runs the sequence with stages 1 and 2 as prepared, or really trained where None."""
+
+    def go(
+        plan: Plan, *, ppo=None, moe=None, stages=("ppo", "moe"), name="run-1", folder="models", **others: Any
+    ) -> Run:
+        for stage, known in (("ppo", ppo), ("moe", moe)):
+            if known is not None:
+                # Each training of a search differs from the others as their learning rates do.
+                begun = count(0, 10)
+                monkeypatch.setattr(
+                    f"rl.stages.sequence.{stage}_training",
+                    lambda *_, known=known, begun=begun, **__: Prepared(known, next(begun)),
+                )
+        ledger, heard = EvidenceLedger(tmp_path / "ledger.jsonl"), Notebook(watched=tmp_path / folder)
+        outcome = run_sequence(
+            others.pop("data", data),
+            plan,
+            stages=stages,
+            models_dir=tmp_path / folder,
+            ledger=ledger,
+            listener=heard,
+            run_name=name,
+            **others,
+        )
+        return Run(outcome, tmp_path / folder, ledger, heard)
+
+    return go
+
+
+def model(plan: Plan, follow: float, stage: str = "ppo", episodes: int = 4) -> StageModel:
+    return edge_model(plan, follow=follow, stage=stage, episodes=episodes)
+
+
+# --- what a verdict leads to ----------------------------------------------------------------------------------------
+
+
+def test_a_fail_stops_the_sequence_and_is_written_into_the_file(run):
+    plan = small_plan(*FAILS)
+    done = run(plan, ppo=model(plan, -1.0))
+    assert [stage.stage for stage in done.outcome.stages] == ["ppo"]
+    assert done.outcome.gate_stopped
+    assert done.outcome.stopped.startswith("gate after stage 1 (ppo): FAIL (win_rate is ")
+    assert done.outcome.champion is None
+    assert done.outcome.promotion is None
+    assert done.files == ["EDGE_15_ppo_stage1.pth"]
+    stored = load_checkpoint(done.models / "EDGE_15_ppo_stage1.pth")
+    assert stored.verdict["outcome"] == "FAIL"
+    assert best_available(done.models, "EDGE_15").headline.startswith("NO GATE WAS PASSED")
+
+
+def test_a_failed_stage_leaves_the_promotion_window_unseen(run):
+    plan = small_plan(*FAILS)
+    done = run(plan, ppo=model(plan, -1.0))
+    assert {entry["purpose"] for entry in done.ledger.entries()} == {"progress"}
+
+
+def test_too_little_data_goes_on_with_the_label_where_the_plan_says_continue(run):
+    plan = small_plan(*PASSES, *TOO_LITTLE_DATA, *EXTENDS)
+    done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"))
+    assert [stage.verdict.outcome for stage in done.outcome.stages] == ["INCONCLUSIVE", "INCONCLUSIVE"]
+    # Going on is allowed, so nothing is extended.
+    assert [len(stage.attempts) for stage in done.outcome.stages] == [1, 1]
+    assert not done.outcome.gate_stopped
+    for name in done.files:
+        assert load_checkpoint(done.models / name).verdict["outcome"] == "INCONCLUSIVE"
+
+
+def test_too_little_data_extends_and_then_stops_where_the_plan_says_stop(run):
+    plan = small_plan(*PASSES, *TOO_LITTLE_DATA, *EXTENDS, "progression_rules.on_inconclusive=stop")
+    done = run(plan, ppo=model(plan, 1.0))
+    assert [stage.stage for stage in done.outcome.stages] == ["ppo"]
+    assert len(done.outcome.stages[0].attempts) == 3
+    assert done.outcome.stopped == "gate after stage 1 (ppo): INCONCLUSIVE, and on_inconclusive is stop"
+
+
+def test_a_pass_goes_on_at_once(run):
+    plan = small_plan(*PASSES, *EXTENDS, *SEARCHES)
+    done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"))
+    assert done.heard.judged_ == [("ppo", "PASS"), ("moe", "PASS")]
+    assert [why for _, why, _ in done.heard.started] == ["4 episodes", "4 episodes"]
+    assert done.outcome.stopped is None
+
+
+# --- fallbacks ------------------------------------------------------------------------------------------------------
+
+
+def test_a_missed_gate_is_extended_then_searched_and_every_attempt_is_a_look(run):
+    """Five looks at one window for the price of one would find an edge in anything."""
+    plan = small_plan(*FAILS, *EXTENDS, *SEARCHES)
+    done = run(plan, ppo=model(plan, -1.0))
+    assert done.heard.started == [
+        ("ppo", "4 episodes", 4),
+        ("ppo", "extended by 2 episodes", 2),
+        ("ppo", "extended by 2 episodes", 2),
+        ("ppo", "search: learning_rate 0.0002", 4),
+        ("ppo", "search: learning_rate 0.001", 4),
+    ]
+    verdicts = sorted(done.outcome.stages[0].attempts, key=lambda verdict: verdict.attempt)
+    assert [verdict.attempt for verdict in verdicts] == [1, 2, 3, 4, 5]
+    # alpha / (k (k + 1)): 0.05 times 1/2, 1/6, 1/12, 1/20, 1/30.
+    assert [verdict.alpha_used for verdict in verdicts] == pytest.approx(
+        [0.025, 0.05 / 6, 0.05 / 12, 0.0025, 0.05 / 30]
+    )
+    looks = [entry for entry in done.ledger.entries() if entry["kind"] == "look"]
+    assert [entry["attempt"] for entry in looks] == [1, 2, 3, 4, 5]
+    assert done.outcome.gate_stopped
+
+
+def test_an_extension_that_passes_ends_the_attempts(run):
+    # Six episodes are asked for: four and the first half of the extension.
+    plan = small_plan(
+        *PASSES, *EXTENDS, *SEARCHES, "progression_rules.advancement_criteria.stage_1_to_2.min_episodes=6"
+    )
+    done = run(plan, ppo=model(plan, 1.0), stages=("ppo",))
+    (stage,) = done.outcome.stages
+    assert [verdict.outcome for verdict in stage.attempts] == ["FAIL", "PASS"]
+    assert stage.verdict.attempt == 2
+    assert stage.model.episodes == 6
+    assert load_checkpoint(stage.file).verdict["attempt"] == 2
+
+
+def test_the_best_attempt_is_kept_and_named_last(run, data, tmp_path, monkeypatch):
+    """All six fail; the search's second candidate did best on validation."""
+    plan = small_plan(
+        *FAILS,
+        *EXTENDS,
+        "progression_rules.fallback_strategies.hyperparameter_tuning=true",
+        "progression_rules.fallback_strategies.search.learning_rate=[0.0001, 0.0002, 0.001]",
+    )
+    made = iter([-1.0, -2.0, -0.5, -3.0])
+    models = []
+
+    def next_training(*_, **__):
+        follow = next(made)
+        models.append(
+            replace(model(plan, follow), weights=model(plan, follow).weights + np.float32(follow / 100))
+        )
+        return Prepared(models[-1])
+
+    monkeypatch.setattr("rl.stages.sequence.ppo_training", next_training)
+    done = run(plan)
+    (stage,) = done.outcome.stages
+    assert stage.model.fingerprint() == models[2].fingerprint()
+    assert stage.verdict is stage.attempts[-1]
+    assert stage.verdict.attempt == 5
+    assert [verdict.attempt for verdict in stage.attempts] == [1, 2, 3, 4, 6, 5]
+
+
+def test_looks_are_counted_across_runs_so_that_trying_again_is_no_fresh_start(run):
+    plan = small_plan(*PASSES)
+    first = run(plan, ppo=model(plan, 1.0), stages=("ppo",), name="run-1")
+    second = run(plan, ppo=model(plan, 0.9), stages=("ppo",), name="run-2", folder="other models")
+    assert first.outcome.stages[0].verdict.attempt == 1
+    assert second.outcome.stages[0].verdict.attempt == 2
+    assert (first.outcome.promotion.attempt, second.outcome.promotion.attempt) == (1, 2)
+
+
+def test_the_same_model_judged_again_is_no_further_attempt(run):
+    plan = small_plan(*PASSES)
+    run(plan, ppo=model(plan, 1.0), stages=("ppo",), name="run-1")
+    again = run(plan, ppo=model(plan, 1.0), stages=("ppo",), name="run-2")
+    assert again.outcome.stages[0].verdict.attempt == 1
+
+
+def test_where_an_extension_did_better_the_extended_model_is_kept(run, data):
+    """Really trained: four episodes are too few to see the edge, the extension finds it, and no one passes."""
+    plan = small_plan(
+        "training_sequence.stage_1_ppo.success_criteria.max_drawdown=0.000001",
+        "progression_rules.fallback_strategies.extend_training=true",
+        "progression_rules.fallback_strategies.max_extension_episodes=200",
+        "training_params.ppo.learning_rate=0.01",
+        "monitoring.checkpoint_frequency=50",
+    )
+    done = run(plan, stages=("ppo",))
+    (stage,) = done.outcome.stages
+    curve = stage.model.metrics["validation_curve"]
+    best = max(point["mean_session_return"] for point in curve if point["episodes"] > 0)
+    assert best > max(point["mean_session_return"] for point in curve if 0 < point["episodes"] <= 4)
+    assert stage.validation["mean_session_return"] == best
+
+
+# --- champion -------------------------------------------------------------------------------------------------------
+
+
+def test_a_later_stage_that_earned_more_beyond_luck_becomes_champion(run):
+    plan = small_plan(*PASSES)
+    done = run(plan, ppo=model(plan, -1.0), moe=model(plan, 1.0, "moe"))
+    assert done.outcome.champion == "moe"
+    assert done.outcome.stages[1].champion.replaces
+
+
+def test_a_later_stage_that_earned_less_does_not_take_over(run):
+    plan = small_plan(*PASSES)
+    done = run(plan, ppo=model(plan, 1.0), moe=model(plan, -1.0, "moe"))
+    assert done.outcome.champion == "ppo"
+    assert "stage 1 (ppo) stays" in done.outcome.stages[1].champion.text
+    assert any("stage 1 (ppo) stays" in text for text in done.heard.texts)
+
+
+def test_a_stage_trained_alone_has_to_beat_the_earlier_stages_on_disk_to_be_champion(run):
+    """Otherwise `--stages moe` would promote a mixture that lost to the very model it started from."""
+    plan = small_plan(*PASSES)
+    run(plan, ppo=model(plan, 1.0), stages=("ppo",), name="run-1")
+    later = run(plan, moe=model(plan, -1.0, "moe"), stages=("moe",), name="run-2")
+    assert later.outcome.champion == "ppo"
+    assert "stage 1 (ppo) stays" in later.outcome.stages[0].champion.text
+
+
+def test_an_equal_later_stage_does_not_take_over(run):
+    """Replacing on a tie would let noise decide, and prefer the more complicated model."""
+    plan = small_plan(*PASSES)
+    done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"))
+    assert done.outcome.champion == "ppo"
+
+
+def test_a_stage_that_failed_its_gate_is_no_champion_however_much_it_earned(run):
+    plan = small_plan(*PASSES, "training_sequence.stage_2_moe.success_criteria.min_win_rate=1.0")
+    done = run(plan, ppo=model(plan, -1.0), moe=model(plan, 1.0, "moe"))
+    assert done.outcome.stages[1].verdict.outcome == "FAIL"
+    assert done.outcome.stages[1].champion.replaces
+    assert done.outcome.champion == "ppo"
+    assert done.outcome.promotion is not None
+
+
+def test_the_comparison_is_that_of_validation_sessions(run, data):
+    plan = small_plan(*PASSES)
+    done = run(plan, ppo=model(plan, -1.0), moe=model(plan, 1.0, "moe"))
+    difference = np.mean(
+        [
+            later - earlier
+            for later, earlier in zip(
+                *(
+                    returns_by_session(
+                        data,
+                        replay_on(
+                            data,
+                            packed(model(plan, follow)),
+                            "validation",
+                            scheme="target",
+                            capital=100_000.0,
+                        ),
+                        "validation",
+                    )
+                    for follow in (1.0, -1.0)
+                ),
+                strict=True,
+            )
+        ]
+    )
+    assert done.outcome.stages[1].champion.mean_difference == pytest.approx(difference, rel=1e-12)
+
+
+# --- promotion ------------------------------------------------------------------------------------------------------
+
+
+def test_a_champion_with_evidence_on_the_promotion_window_becomes_the_final_model(run):
+    plan = small_plan(*PASSES)
+    done = run(plan, ppo=model(plan, 1.0), stages=("ppo",))
+    assert done.outcome.promotion.outcome == "PASS"
+    assert done.outcome.promotion.window["name"] == "promotion"
+    assert done.outcome.final_file == done.models / "EDGE_15_final_model.pth"
+    final = load_checkpoint(done.outcome.final_file)
+    assert (final.stage, final.champion_of, final.passed) == ("final", "ppo", True)
+    assert final.verdict["level"] == "promotion"
+    torch.testing.assert_close(
+        final.weights, load_checkpoint(done.models / "EDGE_15_ppo_stage1.pth").weights, rtol=0, atol=0
+    )
+    assert best_available(done.models, "EDGE_15").checkpoint.stage == "final"
+
+
+@pytest.mark.parametrize("follow", [-1.0, 0.0])
+def test_without_evidence_no_final_model_is_written(run, follow):
+    plan = small_plan(*PASSES, *TOO_LITTLE_DATA)
+    done = run(plan, ppo=model(plan, follow), stages=("ppo",))
+    assert not done.outcome.promotion.passed
+    assert done.outcome.final_file is None
+    assert done.files == ["EDGE_15_ppo_stage1.pth"]
+    assert not done.outcome.everything_passed
+
+
+def test_a_gate_that_was_passed_is_not_enough_to_be_promoted(run):
+    """A model that loses money meets criteria of nothing; the claim of an edge it cannot make."""
+    plan = small_plan(*PASSES)
+    done = run(plan, ppo=model(plan, -1.0), stages=("ppo",))
+    assert done.outcome.stages[0].verdict.outcome == "PASS"
+    assert done.outcome.promotion.outcome == "FAIL"
+    assert done.outcome.final_file is None
+
+
+def test_best_validation_writes_a_final_model_that_says_it_is_unproven(run):
+    plan = small_plan(*PASSES, "model_management.promotion=best_validation")
+    done = run(plan, ppo=model(plan, -1.0), stages=("ppo",))
+    final = load_checkpoint(done.outcome.final_file)
+    assert (final.stage, final.passed) == ("final", False)
+    assert final.verdict["outcome"] == "FAIL"
+    assert final.trading["promotion_rule"] == "best_validation"
+
+
+def test_the_promotion_window_is_looked_at_once_and_only_with_the_champion(run):
+    plan = small_plan(*PASSES)
+    champion = model(plan, 1.0, "moe")
+    done = run(plan, ppo=model(plan, -1.0), moe=champion)
+    looks = [entry for entry in done.ledger.entries() if entry["kind"] == "look"]
+    assert [entry["purpose"] for entry in looks] == ["progress", "progress", "promotion"]
+    # Weights and costs: the same weights under other costs would be another look.
+    assert looks[-1]["subject"].split()[0] == champion.fingerprint()
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def test_files_of_an_earlier_run_are_retired(run):
+    plan = small_plan(*PASSES)
+    run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"), name="run-1")
+    again = run(small_plan(*FAILS), ppo=model(plan, -1.0), name="run-2")
+    assert again.files == ["EDGE_15_final_model.pth", "EDGE_15_ppo_stage1.pth"]
+    assert [path.name for path in (again.models / RETIRED).rglob("*.pth")] == ["EDGE_15_moe_stage2.pth"]
+    assert any("the model promoted by run run-1 stays in use" in text for text in again.heard.texts)
+
+
+def test_where_stage_models_are_not_kept_only_the_final_model_stays(run):
+    plan = small_plan(*PASSES, "model_management.save_stage_models=false")
+    done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"))
+    assert sorted(path.name for path in done.models.iterdir() if path.is_file()) == [
+        "EDGE_15_final_model.pth",
+        "EDGE_15_final_model.pth.json",
+    ]
+
+
+def test_stage_models_stay_where_there_is_no_final_model_to_use_instead(run):
+    plan = small_plan(*PASSES, "model_management.save_stage_models=false")
+    done = run(plan, ppo=model(plan, -1.0), stages=("ppo",))
+    assert done.files == ["EDGE_15_ppo_stage1.pth"]
+
+
+def test_a_passed_stage_is_kept_under_a_dated_name_and_a_failed_one_is_not(run):
+    kept = "model_management.keep_best_models=true"
+    plan = small_plan(*PASSES, kept)
+    assert len(run(plan, ppo=model(plan, 1.0), stages=("ppo",), folder="passed").files) == 3
+    plan = small_plan(*FAILS, kept)
+    assert len(run(plan, ppo=model(plan, -1.0), stages=("ppo",), folder="failed").files) == 1
+
+
+def test_a_stage_in_training_leaves_its_best_model_so_far_and_takes_it_away_when_done(run):
+    """What an interrupted run leaves has no verdict and lies where nothing takes it for a finished stage."""
+    plan = small_plan(*PASSES)
+    done = run(plan, ppo=model(plan, 1.0), stages=("ppo",))
+    assert done.heard.seen == ["in_training/EDGE_15_ppo_stage1.pth"]
+    assert list((done.models / "in_training").iterdir()) == []
+    none = run(small_plan(*PASSES, "monitoring.save_checkpoints=false"), ppo=model(plan, 1.0), folder="none")
+    assert not [name for name in none.heard.seen if "in_training" in name]
+
+
+def test_the_lineage_of_a_model_names_its_parents_oldest_first(run):
+    plan = small_plan(*PASSES)
+    parent = model(plan, -1.0)
+    done = run(plan, ppo=parent, moe=model(plan, 1.0, "moe"))
+    assert load_checkpoint(done.models / "EDGE_15_ppo_stage1.pth").lineage == []
+    assert load_checkpoint(done.models / "EDGE_15_moe_stage2.pth").lineage == [parent.fingerprint()]
+
+
+def test_the_lineage_of_a_final_model_names_its_parents_and_not_its_rivals_or_itself(run):
+    """The champion is stage 1; stage 2 was trained, lost, and is no ancestor of anything."""
+    plan = small_plan(*PASSES)
+    done = run(plan, ppo=model(plan, 1.0), moe=model(plan, -1.0, "moe"))
+    assert done.outcome.champion == "ppo"
+    assert load_checkpoint(done.outcome.final_file).lineage == []
+
+
+# --- stages asked for -----------------------------------------------------------------------------------------------
+
+
+def test_a_later_stage_alone_starts_from_the_file_of_the_one_before(run):
+    plan = small_plan(*PASSES)
+    parent = model(plan, 1.0)
+    run(plan, ppo=parent, stages=("ppo",), name="run-1")
+    later = run(plan, moe=model(plan, 1.0, "moe"), stages=("moe",), name="run-2")
+    assert [stage.stage for stage in later.outcome.stages] == ["moe"]
+    assert "EDGE_15_ppo_stage1.pth" in later.files
+
+
+def test_a_later_stage_without_the_one_before_says_how_to_train_it(run):
+    plan = small_plan(*PASSES)
+    with pytest.raises(UsageError) as refused:
+        run(plan, stages=("moe", "maml"))
+    text = str(refused.value)
+    assert "--stages moe: EDGE_15 has no model of stage 1 (ppo) to start from" in text
+    assert "python run_training.py --symbols EDGE_15 --stages ppo moe" in text
+
+
+def test_a_plan_that_asks_for_no_earlier_stage_may_begin_with_the_mixture(run):
+    plan = small_plan(*PASSES, "training_sequence.stage_2_moe.prerequisites=[]")
+    done = run(plan, stages=("moe",))
+    assert [stage.stage for stage in done.outcome.stages] == ["moe"]
+    assert load_checkpoint(done.models / "EDGE_15_moe_stage2.pth").lineage == []
+
+
+def test_the_last_stage_asked_for_has_nothing_to_stop(run):
+    plan = small_plan(*FAILS)
+    done = run(plan, ppo=model(plan, -1.0), stages=("ppo",))
+    assert done.outcome.stages[0].verdict.outcome == "FAIL"
+    assert done.outcome.stopped is None
+    assert not done.outcome.everything_passed
+
+
+def test_a_parent_trained_on_other_data_is_refused(run, data, tmp_path):
+    plan = small_plan(*PASSES)
+    run(plan, ppo=model(plan, 1.0), stages=("ppo",))
+    with pytest.raises(CheckpointError, match="was trained under other data than this run's"):
+        run_sequence(
+            replace(data, data_hash="another hash"),
+            plan,
+            stages=("moe",),
+            models_dir=tmp_path / "models",
+            ledger=EvidenceLedger(tmp_path / "ledger.jsonl"),
+            listener=Notebook(),
+            run_name="run-2",
+        )
+
+
+@pytest.mark.parametrize(
+    ("setting", "what"),
+    [
+        ("environment.exposure=0.5", "costs or limits"),
+        ("environment.action_scheme=orders", "actions"),
+    ],
+)
+def test_a_parent_trained_under_other_settings_is_refused_by_name(run, setting, what):
+    plan = small_plan(*PASSES)
+    run(plan, ppo=model(plan, 1.0), stages=("ppo",))
+    other = small_plan(*PASSES, setting)
+    with pytest.raises(CheckpointError, match=f"was trained under other {what} than this run's"):
+        run(other, stages=("moe",), data=small_symbol(other, sessions=120))
+
+
+def test_a_stage_that_history_is_too_short_for_leaves_the_earlier_ones_standing(run):
+    plan = small_plan(*PASSES, "training_params.maml.support_sessions=100")
+    done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"), stages=STAGES)
+    assert [stage.stage for stage in done.outcome.stages] == ["ppo", "moe"]
+    assert done.outcome.impossible.startswith(
+        "stage 3 (maml) is not possible: EDGE_15: the training window is too short"
+    )
+    assert done.outcome.final_file is not None
+    assert any("is not possible" in text for text in done.heard.texts)
+
+
+def test_criteria_of_its_own_can_lower_the_verdict_of_stage_3_but_not_raise_it(run):
+    own = "training_sequence.stage_3_maml.success_criteria.max_drawdown=0.000001"
+    outcomes = {}
+    for name, plan in (("plain", small_plan(*PASSES)), ("own", small_plan(*PASSES, own))):
+        done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"), stages=STAGES, folder=name)
+        outcomes[name] = done.outcome.stages[-1].verdict
+    assert outcomes["plain"].outcome == "INCONCLUSIVE"
+    assert outcomes["own"].outcome == "FAIL"
+    assert outcomes["own"].criterion("max_drawdown").met is False
+    assert set(outcomes["plain"].reasons) <= set(outcomes["own"].reasons)
+
+
+def test_without_auto_progression_one_stage_is_trained_and_the_next_is_named(run):
+    plan = small_plan(*PASSES, "progression_rules.auto_progression=false")
+    done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"))
+    assert [stage.stage for stage in done.outcome.stages] == ["ppo"]
+    assert any("go on with --stages moe" in text for text in done.heard.texts)
+    assert not done.outcome.gate_stopped
+
+
+# --- a symbol held out of meta-training -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def held_out() -> SymbolData:
+    return small_symbol(small_plan(), "HELD_15", sessions=120, seed=4)
+
+
+def maml_reasons(done: Run) -> str:
+    return " ".join(done.outcome.stages[-1].verdict.reasons)
+
+
+def test_without_a_third_symbol_adaptation_across_symbols_is_not_measurable(run):
+    plan = small_plan(*PASSES)
+    done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"), stages=STAGES)
+    assert "min_cross_symbol_performance is not measurable: needs three symbols" in maml_reasons(done)
+
+
+def test_a_held_out_symbol_without_a_model_of_its_own_is_not_measurable_either(run, held_out):
+    plan = small_plan(*PASSES)
+    done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"), stages=STAGES, held_out=held_out)
+    assert "HELD_15 was held out, but has no comparable stage-2 model" in maml_reasons(done)
+
+
+def stage_2_of(held_out: SymbolData, plan: Plan, folder: Path, weights: StageModel) -> None:
+    write_model(
+        folder, checkpoint_of(held_out, plan, weights, progress_pass("HELD_15"), lineage=[], run_name="run-0")
+    )
+
+
+def progress_pass(symbol: str) -> Verdict:
+    return Verdict(
+        outcome="PASS", level="progress", symbol=symbol, stage="moe", criteria=(), trades=0, sessions=0,
+        alpha_used=0.025, attempt=1, window={}, reasons=(),
+    )  # fmt: skip
+
+
+def test_a_held_out_symbol_with_a_model_is_compared_with_it(run, held_out, tmp_path):
+    plan = small_plan(*PASSES)
+    stage_2_of(held_out, plan, tmp_path / "models", model(plan, 1.0, "moe"))
+    done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"), stages=STAGES, held_out=held_out)
+    assert done.outcome.stages[-1].verdict.criterion("cross_symbol").value == pytest.approx(1.0, abs=0.5)
+
+
+def test_a_held_out_symbols_model_of_other_features_is_not_compared_with(run, held_out, tmp_path):
+    """It was trained on more features than its symbol is seen with now; whatever it would do means nothing."""
+    plan = small_plan(*PASSES)
+    wider = replace(model(plan, 1.0, "moe"), policy_spec={**mlp_spec(plan), "observations": 9})
+    count = sum(value.numel() for value in build_policy(wider.policy_spec, 0).parameters())
+    wider = replace(wider, weights=np.zeros(count, dtype=np.float32))
+    old = replace(
+        held_out, feature_names=("x_edge", "x_regime_mood", "x_gone", "x_lost"), data_hash="another"
+    )
+    stage_2_of(old, plan, tmp_path / "models", wider)
+    done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"), stages=STAGES, held_out=held_out)
+    assert "not measurable" in maml_reasons(done)
+
+
+# --- really trained -------------------------------------------------------------------------------------------------
+
+
+def test_all_three_stages_run_and_every_one_leaves_a_file_with_its_verdict(run, data):
+    plan = small_plan(*PASSES)
+    done = run(plan, stages=STAGES)
+    assert [stage.stage for stage in done.outcome.stages] == list(STAGES)
+    for stage in done.outcome.stages:
+        stored = load_checkpoint(stage.file)
+        assert stored.verdict == stage.verdict.to_dict()
+        assert stored.trading["run"] == "run-1"
+        assert stage.validation["total_trades"] >= 0
+    maml = load_checkpoint(done.outcome.stages[2].file)
+    assert maml.trading["adaptation"]["support_bars"] == 128
+    assert "experts" in done.outcome.stages[1].validation
+    assert done.heard.updates > 0
+    assert done.outcome.windows["test"][2] == data.sessions_in("test")
+
+
+def test_the_whole_sequence_twice_gives_the_same_models_and_verdicts(run, tmp_path):
+    plan = small_plan(*PASSES)
+    one = run(plan, stages=STAGES, folder="one").outcome
+    (tmp_path / "ledger.jsonl").unlink()
+    two = run(plan, stages=STAGES, folder="two").outcome
+    for first, second in zip(one.stages, two.stages, strict=True):
+        assert first.model.fingerprint() == second.model.fingerprint()
+        assert first.verdict == second.verdict
+    assert one.promotion == two.promotion
