@@ -245,7 +245,9 @@ def _table(path: Path, frame: pd.DataFrame, columns: _Columns, first_line: int) 
     if is_blank.any():
         frame, line = frame[~is_blank], line[~is_blank]
     if not len(frame):
-        raise DataError(f"{path}: the file has a header but no bars. Add the bars, or remove the file.")
+        raise DataError(
+            f"{path}: the file has a header but no bars. A bar file has a header line and one line per bar."
+        )
     numbers, texts = {}, {}
     for name, position in columns.numbers.items():
         numbers[name], texts[name] = _numbers(frame[position])

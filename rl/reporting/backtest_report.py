@@ -148,16 +148,16 @@ _COLUMNS = (
 
 
 def _comparison(result: SymbolResult) -> list[str]:
+    missing: list[str] = []
     rows = [["strategy", *(form(result.figures.values[key]) for _, key, form in _COLUMNS)]]
     for name, figures in result.baselines.items():
         if figures.get("unavailable"):
-            rows.append([f"{name}: {figures['unavailable']}", *("-" for _ in _COLUMNS)])
+            missing.append(f"  {name.replace('_', ' ')}: none, {figures['unavailable']}")
             continue
         label = name.replace("_", " ") + (f" (mean of {figures['draws']})" if "draws" in figures else "")
         rows.append([label, *(form(figures[key]) for _, key, form in _COLUMNS)])
-    return [
-        "  " + line for line in table_lines(["", *(heading for heading, _, _ in _COLUMNS)], rows, width=108)
-    ]
+    headings = ["", *(heading for heading, _, _ in _COLUMNS)]
+    return ["  " + line for line in table_lines(headings, rows, width=108)] + missing
 
 
 def _costs_in_words(instrument: dict[str, Any]) -> str:

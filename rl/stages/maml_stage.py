@@ -24,7 +24,7 @@ from rl.checkpoints.adaptation import AdaptationRecipe, TradingStretch, adapted_
 from rl.checkpoints.predictor import adaptation_tensors
 from rl.common.errors import DataError
 from rl.common.seeding import generator
-from rl.envs.scaled_market import scaled_market
+from rl.envs.scaled_market import bar_volatility, scaled_market
 from rl.envs.tasks import TaskWindow, last_support, task_windows
 from rl.policies.actor_critic import ActorCritic
 from rl.policies.forward import pack_weights
@@ -119,14 +119,14 @@ def task_markets(data: SymbolData, others: Sequence[SymbolData]) -> list[TaskMar
         other_start, other_stop = other.window("train")
         before = int(np.searchsorted(other.bars.close_time, end_of_training, side="right"))
         scaled = scaled_market(other.bars, other.table, data.feature_names, data.scaler)
+        end = min(other_stop, before)
+        if end - other_start < 2:
+            continue
+        # Its own rules scale the reward by its whole training window, which may end later than the target's.
+        volatility = bar_volatility(other.bars, (other_start, end))
+        rules = replace(other.rules, bar_volatility=volatility)
         markets.append(
-            TaskMarket(
-                symbol=other.symbol,
-                market=scaled,
-                rules=other.rules,
-                first=other_start,
-                stop=min(other_stop, before),
-            )
+            TaskMarket(symbol=other.symbol, market=scaled, rules=rules, first=other_start, stop=end)
         )
     return markets
 

@@ -399,9 +399,9 @@ class ModelManagement(StrictModel):
                 "has to hold {symbol}, {timestamp} and {stage} or {algorithm}, or models would overwrite each other",
             )
         literal = "".join(text for text, _, _, _ in parts)
-        if re.search(r"[^A-Za-z0-9_.=^+-]", literal) or pattern.startswith("."):
+        if re.search(r"[^A-Za-z0-9_.=^-]", literal) or pattern.startswith("."):
             yield Finding(
-                at, "may hold letters, digits and _ . - + = ^ between its parts, and not start with a dot"
+                at, "may hold letters, digits and _ . - = ^ between its parts, and not start with a dot"
             )
 
 

@@ -158,9 +158,9 @@ def check_learners(plan: Plan, stages: Sequence[str]) -> None:
     Raises:
         ConfigError: Every problem, with its block.
     """
-    problems = [f"training_params.ppo: {line}" for line in ppo_config(plan).problems()]
+    problems = [f"training_params.ppo.{line}" for line in ppo_config(plan).problems()]
     if "maml" in stages:
-        problems += [f"training_params.maml: {line}" for line in maml_config(plan).problems()]
+        problems += [f"training_params.maml.{line}" for line in maml_config(plan).problems()]
     if problems:
         raise ConfigError("\n".join(problems))
 

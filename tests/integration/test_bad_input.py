@@ -125,7 +125,6 @@ def test_a_bad_raw_file_is_refused_by_name_and_row(place, name, command):
             assert words in done.out + done.err
 
 
-@pytest.mark.xfail(reason="the message names the place, but not what to do about it", strict=True)
 def test_a_file_with_a_header_only_is_refused_with_a_remedy(place):
     (place.raw / "Broken_5.csv").write_text(HEADER)
     done = nothing_written(place, lambda: place.train("--symbols", "Broken_5"))
@@ -216,9 +215,6 @@ def test_all_and_names_together_are_refused(trained):
     refused(trained.train("--symbols", "all", SYMBOL), USAGE, "give `all` or names, not both")
 
 
-@pytest.mark.xfail(
-    reason="training takes ALL for all, the backtest for a list of every symbol there is", strict=True
-)
 def test_all_means_the_same_in_capitals(copy):
     copy.synth("SYN_ou_2", "ou", sessions=30)
     assert copy.backtest("--symbols", "all", "--process-data").code == 0
@@ -307,10 +303,6 @@ def test_a_mistake_in_a_setting_of_the_command_line_is_shown_with_it(trained, se
     refused(done, USAGE, f"--set {setting}", SETTINGS[setting])
 
 
-@pytest.mark.xfail(
-    reason="what only the meta-learner refuses is found after stages 1 and 2 were trained, and without its key",
-    strict=True,
-)
 def test_a_setting_that_stage_3_will_refuse_is_refused_before_stage_1_is_trained(trained):
     setting = "training_params.maml.inner_step_size=1.0e-9"
     done = nothing_written(
@@ -417,9 +409,6 @@ def test_a_wrong_option_is_named_with_what_is_allowed(trained, command, argument
     assert not Path("report.pdf").exists()
 
 
-@pytest.mark.xfail(
-    reason="the name of a function of ours is shown: invalid _whole_number value: 'x'", strict=True
-)
 @pytest.mark.parametrize(
     ("command", "option", "says"),
     [
@@ -561,9 +550,7 @@ def test_a_changed_evidence_ledger_is_refused_since_its_count_proves_nothing_any
     "option",
     [
         "--report-file",
-        pytest.param(
-            "--actions-file", marks=pytest.mark.xfail(reason="found only when the work is done", strict=True)
-        ),
+        "--actions-file",
     ],
 )
 def test_a_report_that_cannot_be_written_is_refused_before_the_work_is_done(trained, tmp_path, option):

@@ -85,7 +85,7 @@ def weights_of(place: Workplace, symbol: str = SYMBOL) -> dict[str, str]:
 
 TIMES = {
     "generated", "wall_seconds", "cpu_seconds", "seconds", "steps_per_second", "run", "file", "final_model",
-    "data_hash", "time",
+    "data_hash", "time", "looks",
 }  # fmt: skip
 
 
@@ -442,6 +442,19 @@ def test_a_stage_asked_for_is_the_one_tested(place, training, tmp_path):
         model = strict_json((tmp_path / "r.json").read_text())["symbols"][SYMBOL]["model"]
         assert model["stage"] == stage
         assert SYMBOL in Path(model["file"]).name
+
+
+def test_every_new_look_at_the_test_window_is_counted(place, training, tmp_path):
+    """The third model shown the same test window has had three chances to look good by luck."""
+    looks = []
+    fresh = ["--reports-dir", str(tmp_path / "reports"), "--report-file", str(tmp_path / "r.json")]
+    for stage in ("ppo", "ppo", "moe", "maml"):
+        assert place.backtest("--symbols", SYMBOL, "--stage", stage, *fresh).code == 0
+        looks.append(strict_json((tmp_path / "r.json").read_text())["symbols"][SYMBOL]["span"]["looks"])
+    # The same model again shows nothing new.
+    assert looks == [1, 1, 2, 3]
+    place.backtest("--symbols", SYMBOL, "--split", "validation", *fresh)
+    assert strict_json((tmp_path / "r.json").read_text())["symbols"][SYMBOL]["span"]["looks"] is None
 
 
 def test_an_adapting_model_says_what_it_adapted_on(place, training, tmp_path):

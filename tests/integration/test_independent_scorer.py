@@ -160,7 +160,7 @@ def test_the_scorer_imports_nothing_of_the_program():
             imported |= {name.name.split(".")[0] for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add((node.module or "").split(".")[0])
-    assert imported == {"__future__", "csv", "dataclasses", "pathlib", "sys"}
+    assert imported == {"__future__", "csv", "dataclasses", "itertools", "pathlib", "sys"}
 
 
 def test_profit_and_final_equity_are_those_of_the_report(case):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -21,6 +21,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
+def _write(stream: TextIO, line: str) -> None:
+    """Write a line at once: those of workers side by side must not run into each other."""
+    stream.write(line + "\n")
+    stream.flush()
+
+
 class Console:
     """Says things once: as text, as JSON lines, or not at all; every event also goes to the run log."""
 
@@ -33,19 +39,17 @@ class Console:
         """Record an event, and print it where JSON was asked for."""
         line = self._log.event(name, **fields)
         if self._as_json:
-            # One write: the lines of workers side by side must not run into each other.
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+            _write(sys.stdout, line)
 
     def say(self, text: str) -> None:
         """Print a line of the result."""
         if not self._as_json and not self._quiet:
-            print(text, flush=True)
+            _write(sys.stdout, text)
 
     def result(self, text: str) -> None:
         """Print what the command was for, even with --quiet."""
         if not self._as_json:
-            print(text, flush=True)
+            _write(sys.stdout, text)
 
     def problem(self, symbol: str, error: Exception) -> None:
         """Record and print what went wrong with a symbol."""
@@ -55,7 +59,7 @@ class Console:
 
     def warn(self, text: str) -> None:
         """Print a warning or an error."""
-        print(text, file=sys.stderr, flush=True)
+        _write(sys.stderr, text)
 
 
 class TrainingListener:

@@ -248,10 +248,6 @@ def test_a_portfolio_of_one_has_the_figures_of_that_one():
         assert found[name] == pytest.approx(own[name]), name
 
 
-@pytest.mark.xfail(
-    reason="a portfolio's year has as many days as its calendar span, a symbol's 252: 365 for a few days in a row",
-    strict=True,
-)
 def test_a_portfolio_of_one_is_annualised_as_that_one():
     """The same account shown twice in one report with two Sharpe ratios makes both of them doubtful."""
     one = result_of("A", [100, 110, 99, 120], [LONG, SHORT, FLAT])

@@ -305,7 +305,7 @@ NO_EPISODES = "is 50, but stage_1_ppo is trained for 10 episodes and 30 of exten
         (
             "model_management: {model_naming_convention: 'a/{symbol}_{stage}_{timestamp}'}",
             NAMING,
-            "may hold letters, digits and _ . - + = ^ between its parts, and not start with a dot",
+            "may hold letters, digits and _ . - = ^ between its parts, and not start with a dot",
         ),
         (
             "model_management: {model_naming_convention: '{symbol}_{stage'}",

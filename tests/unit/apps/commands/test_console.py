@@ -102,10 +102,6 @@ class Recorder(io.StringIO):
         return super().write(text)
 
 
-@pytest.mark.xfail(
-    reason="text and line end are two writes; unbuffered, workers of --jobs 2 tear each other's lines",
-    strict=True,
-)
 def test_a_line_is_one_write_so_that_workers_do_not_tear_each_others(log, monkeypatch):
     stream = Recorder()
     monkeypatch.setattr("sys.stdout", stream)

@@ -1,0 +1,124 @@
+"""Which bars and which costs a backtest uses, from what the model's file says and what is true today."""
+
+from __future__ import annotations
+
+import pytest
+
+from rl.apps.commands.backtest import _model_facts, _rules, _window
+from rl.checkpoints.checkpoint import Checkpoint
+from rl.checkpoints.registry import best_available
+from rl.market.instruments import Commission, FoundInstrument
+from rl.stages.gates import Verdict
+from rl.stages.model_files import checkpoint_of, write_model
+from rl.stages.symbol_data import SymbolData
+from tests.builders import an_instrument
+from tests.unit.stages.small_symbol import edge_bars, edge_model, small_plan, symbol_of
+
+PLAN = small_plan("environment.stops.stop_loss=3.0", "environment.exposure=0.5")
+
+
+@pytest.fixture(scope="module")
+def data() -> SymbolData:
+    return symbol_of(edge_bars(sessions=40), PLAN)
+
+
+def a_verdict(outcome: str = "PASS", level: str = "progress") -> Verdict:
+    return Verdict(
+        outcome=outcome,
+        level=level,
+        symbol="EDGE_15",
+        stage="ppo",
+        criteria=(),
+        trades=0,
+        sessions=0,
+        alpha_used=0.025,
+        attempt=1,
+        window={},
+        reasons=(),
+    )
+
+
+def stored(data: SymbolData, plan=PLAN, **options) -> Checkpoint:
+    verdict = options.pop("verdict", a_verdict())
+    return checkpoint_of(data, plan, edge_model(plan), verdict, lineage=[], run_name="r", **options)
+
+
+# --- bars -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("split", "window", "is_seen"),
+    [
+        ("train", (0, 600), True),
+        ("validation", (600, 750), True),
+        ("promotion", (750, 850), True),
+        ("test", (850, 1000), False),
+        ("all", (0, 1000), True),
+    ],
+)
+def test_windows_are_those_the_model_was_trained_with(data, split, window, is_seen):
+    # 40 sessions of 25 bars, split 60 / 15 / 10 / 15.
+    assert _window(stored(data), data.bars, split) == (window, is_seen)
+
+
+def test_bars_that_came_later_belong_to_the_test_window_since_nobody_has_seen_them(data):
+    longer = edge_bars(sessions=50)
+    assert _window(stored(data), longer, "test") == ((850, 1250), False)
+    assert _window(stored(data), longer, "promotion") == ((750, 850), True)
+
+
+def test_a_test_window_that_ended_before_the_data_did_stays_as_it_was():
+    """Its end was chosen; bars after it may have been looked at for any purpose."""
+    bars = edge_bars(sessions=40)
+    days = [str(label)[:10] for label in bars.label]
+    dates = {"validation": days[500], "promotion": days[650], "test": days[750], "end": days[900]}
+    plan = small_plan("splits.dates=" + str(dates).replace("'", '"'))
+    data = symbol_of(bars, plan)
+    assert _window(stored(data, plan), bars, "test") == ((750, 900), False)
+    assert _window(stored(data, plan), edge_bars(sessions=50), "test") == ((750, 900), False)
+
+
+def test_a_file_that_lost_its_oldest_bars_still_has_the_same_windows(data):
+    assert _window(stored(data), data.bars.slice(200, 1000), "test") == ((650, 800), False)
+
+
+# --- costs ----------------------------------------------------------------------------------------------------------
+
+
+def test_costs_are_todays_and_sizing_and_exits_the_models_own(data):
+    found = FoundInstrument(
+        an_instrument(name="EDGE", commission=Commission(rate=5e-4), margin_rate=0.5, square_off=True), "EDGE"
+    )
+    rules, notes = _rules(stored(data), found)
+    assert (rules.commission_rate, rules.margin_rate, rules.square_off) == (5e-4, 0.5, True)
+    assert (rules.stop_loss, rules.exposure) == (3.0, 0.5)
+    assert rules.bar_volatility == data.rules.bar_volatility
+    assert notes == [
+        "costs or limits differ from training: commission_rate 1e-05 -> 0.0005, margin_rate 0.2 -> 0.5, "
+        "square_off 0 -> 1"
+    ]
+
+
+def test_costs_that_are_the_same_need_no_note(data):
+    rules, notes = _rules(stored(data), data.found)
+    assert (rules, notes) == (data.rules, [])
+
+
+# --- the model ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("champion_of", "outcome", "level", "text", "promoted"),
+    [
+        (None, "PASS", "progress", "progress PASS, not promoted", False),
+        (None, "FAIL", "progress", "progress FAIL, not promoted", False),
+        ("ppo", "PASS", "promotion", "promotion PASS", True),
+        ("ppo", "INCONCLUSIVE", "promotion", "promotion INCONCLUSIVE, UNPROVEN", False),
+    ],
+)
+def test_only_a_promoted_model_is_called_so(data, tmp_path, champion_of, outcome, level, text, promoted):
+    write_model(tmp_path, stored(data, verdict=a_verdict(outcome, level), champion_of=champion_of))
+    facts = _model_facts(best_available(tmp_path, "EDGE_15"))
+    assert (facts["verdict_text"], facts["promoted"], facts["stage"]) == (text, promoted, "ppo")
+    assert facts["verdict"] == outcome
+    assert bool(facts["headline"]) is (outcome != "PASS")
