@@ -238,7 +238,7 @@ def write_actions(path: Path, results: Sequence[tuple[SymbolResult, Bars]]) -> N
         replay = result.replay
         steps = replay.decisions
         rows = slice(replay.start, replay.start + steps)
-        position = replay.decided * bars.close[rows] / replay.equity[:steps]
+        position = replay.decided[:steps] * bars.close[rows] / replay.equity[:steps]
         filled = [""] * steps
         left: list[tuple[str, str]] = [("", "")] * steps
         for fill in replay.fill_log:

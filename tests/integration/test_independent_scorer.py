@@ -203,6 +203,18 @@ def test_both_sides_were_traded(case):
     assert max(positions) > 0.5
 
 
+def test_every_new_position_is_all_the_equity_there_was_when_it_was_decided(case):
+    """At the decision's own close: a size worked out from any later price would not come to exactly one."""
+    with case.actions.open() as file:
+        opened = [
+            abs(float(row["position"]))
+            for row in csv.DictReader(file)
+            if row["fill_price"] and float(row["position"])
+        ]
+    assert len(opened) > 20
+    assert opened == pytest.approx([1.0] * len(opened), rel=EXACT)
+
+
 def test_the_markets_show_every_way_a_position_can_end(place):
     made = ["--instruments", str(place.root / "instruments.yaml")]
     plain = case_of(place, REAL, *made, "--split", "train").report["exits"]

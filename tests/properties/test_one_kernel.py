@@ -22,9 +22,12 @@ from rl.trading.kernel import (
     BOTH_TOUCHED,
     EQUITY,
     FILL_COUNT,
+    LATE_SESSION_END,
+    NO_FEATURES,
+    ORDER,
     UNITS,
 )
-from rl.trading.ledger import LOG_BAR, LOG_CHARGES, LOG_PRICE, LOG_UNITS
+from rl.trading.ledger import LOG_BAR, LOG_CHARGES, LOG_PRICE, LOG_REASON, LOG_UNITS
 from rl.trading.market_arrays import MarketArrays, joined
 from rl.trading.rules import TradingRules
 from tests.properties.random_trading import (
@@ -40,6 +43,9 @@ from tests.properties.random_trading import (
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SCHEMES = st.sampled_from(["target", "orders"])
 CALM = st.sampled_from([0.0, 0.8])
+
+AT_OPEN = (ORDER, LATE_SESSION_END, NO_FEATURES)
+"""Reasons for which something is filled at a bar's open."""
 
 LANES = 6
 STEPS = 300
@@ -247,6 +253,46 @@ def test_bars_after_t_change_nothing_the_replay_did_up_to_t(arrays, rules, schem
     before, after = up_to(one, t), up_to(two, t)
     for name, values in before.items():
         np.testing.assert_array_equal(values, after[name], err_msg=name)
+
+
+def with_the_same_next_open(arrays: MarketArrays, t: int, seed: int) -> MarketArrays:
+    """Return another future in which only the open of bar t + 1, and whether it begins a session, are as they were."""
+    other = with_another_future(arrays, t, seed)
+    opened = arrays.ohlc[t + 1, 0]
+    _, high, low, close = other.ohlc[t + 1]
+    other.ohlc[t + 1] = [opened, max(opened, high), min(opened, low), close]
+    other.session[t + 1 :] += arrays.session[t + 1] - other.session[t + 1]
+    return other
+
+
+@FEW
+@given(
+    arrays=markets(BARS),
+    rules=trading_rules(),
+    scheme=SCHEMES,
+    seed=SEEDS,
+    t=st.integers(1, BARS - 2),
+    is_policy=st.booleans(),
+)
+def test_what_is_filled_at_an_open_knows_nothing_of_the_rest_of_that_bar(
+    arrays, rules, scheme, seed, t, is_policy
+):
+    """Size and side are fixed by the bar before; a size that knows the close it will be marked at is look-ahead."""
+
+    def filled(world: MarketArrays) -> tuple[np.ndarray, float]:
+        if is_policy:
+            replay = replay_policy(
+                world, (0, BARS), rules, small_policy(scheme, seed), scheme=scheme, capital=CAPITAL
+            )
+        else:
+            script = random_actions(scheme, (BARS - 1,), seed, 0.3)
+            replay = replay_actions(world, (0, BARS), rules, script, scheme=scheme, capital=CAPITAL)
+        log = replay.fill_log[replay.fill_log[:, LOG_BAR] == t + 1]
+        return log[np.isin(log[:, LOG_REASON], AT_OPEN)], replay.decided[t]
+
+    one, two = filled(arrays), filled(with_the_same_next_open(arrays, t, seed + 1))
+    np.testing.assert_array_equal(one[0], two[0])
+    assert one[1] == two[1]
 
 
 @FEW

@@ -300,6 +300,14 @@ def test_a_ruined_account_has_no_lines_after_its_ruin(tmp_path):
     assert len(actions_of(tmp_path, (result, bars))) == 1
 
 
+def test_an_account_ruined_later_has_the_lines_up_to_its_ruin(tmp_path):
+    # Two bars of standing still, then a short loses 95 %.
+    market = market_of_closes([100, 100, 100, 195, 195, 195], session=SESSIONS)
+    result, bars = a_result(actions=(SHORT,) * 5, market=market)
+    rows = actions_of(tmp_path, (result, bars))
+    assert [float(row["position"]) for row in rows] == [-1.0, -1.0, -1.0]
+
+
 def test_several_symbols_share_one_file(tmp_path):
     rows = actions_of(tmp_path, a_result("A"), a_result("B"))
     assert [row["symbol"] for row in rows] == ["A"] * 5 + ["B"] * 5

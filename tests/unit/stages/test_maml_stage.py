@@ -171,6 +171,14 @@ def test_other_symbols_are_seen_through_the_targets_scaler(data, longer):
     np.testing.assert_array_equal(theirs.market.features, expected)
     # Its own costs and limits; the scale of its reward is that of the bars it may use here.
     assert replace(theirs.rules, bar_volatility=1.0) == replace(longer.rules, bar_volatility=1.0)
+    close = longer.bars.close[theirs.first : theirs.stop]
+    assert theirs.rules.bar_volatility == pytest.approx(np.std(np.diff(close) / close[:-1]), rel=1e-12)
+    assert theirs.rules.bar_volatility != longer.rules.bar_volatility
+
+
+def test_a_symbol_that_begins_after_the_targets_training_takes_no_part(data, longer):
+    late = symbol_of(longer.bars.slice(3000, 6000), PLAN)
+    assert [market.symbol for market in task_markets(data, [late])] == ["EDGE_15"]
 
 
 def test_the_target_is_not_its_own_other(data, longer):

@@ -24,7 +24,7 @@ from rl.stages.plan import STAGES, Plan
 from rl.stages.sequence import SymbolOutcome, run_sequence
 from rl.stages.stage_model import StageModel
 from rl.stages.symbol_data import SymbolData
-from tests.unit.stages.small_symbol import edge_model, mlp_spec, small_plan, small_symbol
+from tests.unit.stages.small_symbol import edge_model, mlp_spec, small_plan, small_symbol, symbol_of
 
 PASSES = (
     "training_sequence.stage_1_ppo.success_criteria.min_win_rate=0.0",
@@ -410,6 +410,22 @@ def test_a_gate_that_was_passed_is_not_enough_to_be_promoted(run):
     assert done.outcome.stages[0].verdict.outcome == "PASS"
     assert done.outcome.promotion.outcome == "FAIL"
     assert done.outcome.final_file is None
+
+
+@pytest.mark.parametrize(("window", "promoted"), [("validation", True), ("promotion", False)])
+def test_promotion_is_judged_on_its_own_window_and_no_other(run, data, window, promoted):
+    """The edge turns round in one window: only where that is the promotion window is the model turned down."""
+    rows = getattr(data.splits, window)
+    edge = data.bars.extra["x_edge"].copy()
+    edge[rows.start : rows.stop] *= -1.0
+    bars = replace(data.bars, extra={**data.bars.extra, "x_edge": edge})
+    plan = small_plan(*PASSES)
+    done = run(plan, ppo=model(plan, 1.0), stages=("ppo",), data=symbol_of(bars, plan))
+    assert done.outcome.promotion.passed is promoted
+    first, last = done.outcome.promotion.window["from"], done.outcome.promotion.window["to"]
+    start, stop = data.window("promotion")
+    assert first[:10] == str(data.bars.label[start])[:10]
+    assert last[:10] == str(data.bars.label[stop - 1])[:10]
 
 
 def test_best_validation_writes_a_final_model_that_says_it_is_unproven(run):
