@@ -44,7 +44,7 @@ def a_result(
 ) -> tuple[SymbolResult, Bars]:
     """Return a backtest of the six bars above; `changes` go into the model's and the span's facts."""
     arrays = market or market_of_closes(CLOSES, session=SESSIONS)
-    bars = bars_from_closes(CLOSES, symbol=symbol, bars_per_session=2)
+    bars = bars_from_closes(arrays.ohlc[:, 3], symbol=symbol, bars_per_session=2)
     replay = replay_actions(arrays, window, rules, actions, capital=CAPITAL, scheme=scheme)
     model = {
         "file": f"models/{symbol}_final_model.pth",
