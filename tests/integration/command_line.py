@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,9 +139,13 @@ class Workplace:
 def finished(main: Callable[[list[str]], int], arguments: list[str]) -> Finished:
     """Run a command's `main` and return its exit code and output."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
+    # A command takes over SIGTERM for its process; this process is the test run's.
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main(arguments)
-        except SystemExit as exit_:  # argparse ends this way
-            code = int(exit_.code or 0)
+    except SystemExit as exit_:  # argparse ends this way
+        code = int(exit_.code or 0)
+    finally:
+        signal.signal(signal.SIGTERM, on_terminate)
     return Finished(code, out.getvalue(), err.getvalue())
