@@ -123,7 +123,11 @@ def task_markets(data: SymbolData, others: Sequence[SymbolData]) -> list[TaskMar
         if end - other_start < 2:
             continue
         # Its own rules scale the reward by its whole training window, which may end later than the target's.
-        volatility = bar_volatility(other.bars, (other_start, end))
+        try:
+            volatility = bar_volatility(other.bars, (other_start, end))
+        except DataError:
+            # Its price stands still there: no action would differ from another.
+            continue
         rules = replace(other.rules, bar_volatility=volatility)
         markets.append(
             TaskMarket(symbol=other.symbol, market=scaled, rules=rules, first=other_start, stop=end)

@@ -188,6 +188,12 @@ def retire_older_files(models_dir: Path, symbol: str, run_name: str, *, first_st
     return said
 
 
+def promoted_earlier(models_dir: Path, symbol: str) -> bool:
+    """Return True where a final model that passed its promotion exists; an unproven one may not take its place."""
+    path = models_dir / stage_file(symbol, "final")
+    return os.path.lexists(path) and _origin(path)[1]
+
+
 def _origin(path: Path) -> tuple[str | None, bool]:
     """Return which run made a file and whether it passed; a damaged one is nobody's."""
     try:

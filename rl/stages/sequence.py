@@ -35,6 +35,7 @@ from rl.stages.model_files import (
     forget_unjudged,
     keep_dated_copy,
     model_from,
+    promoted_earlier,
     retire_older_files,
     write_model,
     write_unjudged,
@@ -289,6 +290,11 @@ def _earlier_stages(run: _Run, stages: Sequence[str]) -> tuple[_Contender | None
                 f"{path} was trained under other {', '.join(differs)} than this run's; going on from it would judge it "
                 "on bars it has seen, or cannot work.\n"
                 f"  Train it again: python run_training.py --symbols {run.data.symbol} --stages {stage} {first}"
+            )
+        if is_parent and not checkpoint.verdict:
+            raise CheckpointError(
+                f"{path} has not been judged; train that stage again: python run_training.py --symbols "
+                f"{run.data.symbol} --stages {stage} {first}"
             )
         if differs or not checkpoint.verdict:
             continue
@@ -593,14 +599,14 @@ def _across_symbols(run: _Run, training: MetaTraining) -> CrossSymbol:
         )
     held = run.held_out
     path = run.models_dir / stage_file(held.symbol, "moe")
-    note = f"{held.symbol} was held out, but has no comparable stage-2 model (train it first, under the same plan)"
+    note = f"{held.symbol} was held out, but has no stage-2 model of this run"
     if not path.exists():
         return CrossSymbol(ratio=None, symbol=held.symbol, note=note)
     try:
         checkpoint = load_checkpoint(path)
     except CheckpointError as error:
         return CrossSymbol(ratio=None, symbol=held.symbol, note=f"its stage-2 model cannot be read: {error}")
-    if differences(checkpoint, held, run.plan):
+    if checkpoint.trading.get("run") != run.run_name or differences(checkpoint, held, run.plan):
         return CrossSymbol(ratio=None, symbol=held.symbol, note=note)
     return training.across(held, model_from(checkpoint))
 
@@ -639,7 +645,10 @@ def _promote(run: _Run, champion: _Contender) -> tuple[Verdict, Path | None]:
     )
     run.ledger.conclude(run.data.symbol, looked, "promotion", attempt, outcome=verdict.outcome)
     final = None
-    if verdict.passed or run.plan.model_management.promotion == "best_validation":
+    unproven = run.plan.model_management.promotion == "best_validation" and not promoted_earlier(
+        run.models_dir, run.data.symbol
+    )
+    if verdict.passed or unproven:
         final = write_model(
             run.models_dir, _checkpoint(run, champion, promotion=verdict, champion_of=champion.stage)
         )

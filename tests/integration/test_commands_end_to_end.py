@@ -8,6 +8,7 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,23 @@ def test_two_symbols_trained_side_by_side_get_the_weights_they_get_one_after_the
         assert weights_of(places["1"], symbol) == weights_of(places["2"], symbol)
     one, two = (without_times(training_report(place)["symbols"]) for place in places.values())
     assert one == two
+
+
+def test_training_three_symbols_again_gives_the_same_verdicts(tmp_path):
+    """What a first run could not measure must not become measurable because its files are still there."""
+    place = Workplace(tmp_path)
+    settings = ("features.exclude=['x_*']", "training_sequence.stage_1_ppo.episodes=2")
+    for symbol, market in ((SYMBOL, "planted"), (OTHER, "ou"), ("SYN_ar1_2", "ar1")):
+        place.synth(symbol, market, sessions=30)
+    reports = []
+    for _ in range(2):
+        done = place.train("--symbols", "all", settings=settings)
+        assert done.code == 0, done.err
+        reports.append(without_times(training_report(place)["symbols"]))
+        time.sleep(1.1)  # a run is named after its second
+    for symbol in (SYMBOL, OTHER):
+        verdicts = [report[symbol]["stages"]["maml"]["verdict"] for report in reports]
+        assert verdicts[0]["reasons"] == verdicts[1]["reasons"]
 
 
 def test_later_stages_can_be_trained_on_their_own(place, training, tmp_path):

@@ -111,7 +111,12 @@ def train(options: argparse.Namespace) -> int:
             )
             for symbol in data
         ]
-        outcomes = _run(jobs, options.jobs, data, console, problems)
+        held_out = {job.held_out for job in jobs}
+        first = [job for job in jobs if job.symbol in held_out]
+        rest = [job for job in jobs if job.symbol not in held_out]
+        found = _run(first, options.jobs, data, console, problems)
+        found |= _run(rest, options.jobs, data, console, problems)
+        outcomes = [found[job.symbol] for job in jobs if job.symbol in found]
         if outcomes:
             _report(outcomes, plan, folder, options, console)
         return _exit_code(outcomes, problems, strict=options.strict)
@@ -197,9 +202,16 @@ def _comparable(symbol: str, data: dict[str, SymbolData]) -> list[str]:
 
 
 def _held_out(symbol: str, data: dict[str, SymbolData]) -> str | None:
-    """Return the symbol kept out of meta-training: the last of at least two others."""
+    """Return the symbol kept out of meta-training: the last of those that compare, where there are at least three.
+
+    It is trained first, so that its stage-2 model is there when the others measure themselves by it; for itself there
+    is none, or who is compared with whom would depend on the order of work.
+    """
     others = _comparable(symbol, data)
-    return others[-1] if len(others) >= 2 else None
+    order = list(data)
+    if len(others) < 2 or order.index(others[-1]) < order.index(symbol):
+        return None
+    return others[-1]
 
 
 def _run(
@@ -208,11 +220,11 @@ def _run(
     data: dict[str, SymbolData],
     console: Console,
     problems: dict[str, StagegateError],
-) -> list[SymbolOutcome]:
+) -> dict[str, SymbolOutcome]:
     outcomes: dict[str, SymbolOutcome] = {}
-    if workers == 1 or len(jobs) == 1:
+    if workers == 1 or len(jobs) <= 1:
         for number, job in enumerate(jobs, start=1):
-            console.say(f"[{number}/{len(jobs)}] {job.symbol}")
+            console.say(f"[{number}/{len(jobs)}] {job.symbol}" if len(jobs) > 1 else job.symbol)
             try:
                 outcomes[job.symbol] = _sequence(job, data, console)
             except Exception as error:  # noqa: BLE001 - one symbol's fault must not cost the others' results
@@ -238,7 +250,7 @@ def _run(
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-    return [outcomes[job.symbol] for job in jobs if job.symbol in outcomes]
+    return outcomes
 
 
 def _told(error: Exception, job: _Job) -> StagegateError:

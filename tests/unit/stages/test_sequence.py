@@ -459,6 +459,14 @@ def test_files_of_an_earlier_run_are_retired(run):
     assert any("the model promoted by run run-1 stays in use" in text for text in again.heard.texts)
 
 
+def test_an_unproven_model_does_not_take_the_place_of_a_promoted_one(run):
+    plan = small_plan(*PASSES)
+    run(plan, ppo=model(plan, 1.0), stages=("ppo",), name="run-1")
+    unproven = small_plan(*PASSES, "model_management.promotion=best_validation")
+    again = run(unproven, ppo=model(plan, -1.0), stages=("ppo",), name="run-2")
+    assert load_checkpoint(again.models / "EDGE_15_final_model.pth").passed
+
+
 def test_where_stage_models_are_not_kept_only_the_final_model_stays(run):
     plan = small_plan(*PASSES, "model_management.save_stage_models=false")
     done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"))
@@ -544,6 +552,16 @@ def test_the_last_stage_asked_for_has_nothing_to_stop(run):
     assert not done.outcome.everything_passed
 
 
+def test_a_parent_that_was_never_judged_is_refused_and_not_silently_replaced_by_a_fresh_start(
+    run, data, tmp_path
+):
+    plan = small_plan(*PASSES)
+    unjudged = checkpoint_of(data, plan, model(plan, 1.0), None, lineage=[], run_name="run-0")
+    write_model(tmp_path / "models", unjudged)
+    with pytest.raises(CheckpointError, match="judged"):
+        run(plan, stages=("moe",), name="run-1")
+
+
 def test_a_parent_trained_on_other_data_is_refused(run, data, tmp_path):
     plan = small_plan(*PASSES)
     run(plan, ppo=model(plan, 1.0), stages=("ppo",))
@@ -626,12 +644,15 @@ def test_without_a_third_symbol_adaptation_across_symbols_is_not_measurable(run)
 def test_a_held_out_symbol_without_a_model_of_its_own_is_not_measurable_either(run, held_out):
     plan = small_plan(*PASSES)
     done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"), stages=STAGES, held_out=held_out)
-    assert "HELD_15 was held out, but has no comparable stage-2 model" in maml_reasons(done)
+    assert "HELD_15 was held out, but has no stage-2 model of this run" in maml_reasons(done)
 
 
-def stage_2_of(held_out: SymbolData, plan: Plan, folder: Path, weights: StageModel) -> None:
+def stage_2_of(
+    held_out: SymbolData, plan: Plan, folder: Path, weights: StageModel, run_name: str = "run-1"
+) -> None:
     write_model(
-        folder, checkpoint_of(held_out, plan, weights, progress_pass("HELD_15"), lineage=[], run_name="run-0")
+        folder,
+        checkpoint_of(held_out, plan, weights, progress_pass("HELD_15"), lineage=[], run_name=run_name),
     )
 
 
@@ -647,6 +668,14 @@ def test_a_held_out_symbol_with_a_model_is_compared_with_it(run, held_out, tmp_p
     stage_2_of(held_out, plan, tmp_path / "models", model(plan, 1.0, "moe"))
     done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"), stages=STAGES, held_out=held_out)
     assert done.outcome.stages[-1].verdict.criterion("cross_symbol").value == pytest.approx(1.0, abs=0.5)
+
+
+def test_a_held_out_symbols_model_of_an_earlier_run_is_not_compared_with(run, held_out, tmp_path):
+    """What a run measures may not depend on what an earlier one left behind."""
+    plan = small_plan(*PASSES)
+    stage_2_of(held_out, plan, tmp_path / "models", model(plan, 1.0, "moe"), run_name="run-0")
+    done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"), stages=STAGES, held_out=held_out)
+    assert "not measurable" in maml_reasons(done)
 
 
 def test_a_held_out_symbols_model_of_other_features_is_not_compared_with(run, held_out, tmp_path):
