@@ -191,7 +191,7 @@ def _symbol_json(outcome: SymbolOutcome) -> dict[str, Any]:
                 "episodes": stage.model.episodes,
                 "wall_seconds": stage.wall_seconds,
                 "cpu_seconds": stage.cpu_seconds,
-                "file": str(stage.file) if stage.file else None,
+                "file": str(stage.file),
                 "validation": stage.validation,
                 "verdict": stage.verdict.to_dict(),
                 "attempts": [verdict.to_dict() for verdict in stage.attempts],

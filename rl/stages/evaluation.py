@@ -12,6 +12,7 @@ from rl.backtest.baselines import buy_and_hold
 from rl.backtest.engine import Replay, replay_policy
 from rl.market.bars import Bars
 from rl.policies.forward import PackedPolicy, pack_weights
+from rl.stages.evidence import window_hash
 from rl.stages.gates import TradeRecord
 from rl.stages.stage_model import StageModel
 from rl.stages.symbol_data import SymbolData
@@ -47,12 +48,16 @@ def trade_record(data: SymbolData, replay: Replay, window: str, episodes: int | 
     )
 
 
-def window_content_hash(bars: Bars, start: int, stop: int) -> str:
-    """Return a hash of the prices of some bars, so that a file that grows at its end keeps its windows' names."""
+def named_window(bars: Bars, start: int, stop: int) -> tuple[str, tuple[int, int]]:
+    """Return the name looks at a window are counted under, and its first and last close, UTC ns.
+
+    The name is made of the window's own prices, so that a file that grows at its end keeps its windows' names.
+    """
     digest = hashlib.sha256()
     for column in (bars.open, bars.high, bars.low, bars.close):
         digest.update(np.ascontiguousarray(column[start:stop]).tobytes())
-    return digest.hexdigest()
+    span = int(bars.close_time[start]), int(bars.close_time[stop - 1])
+    return window_hash(bars.symbol, *span, digest.hexdigest()), span
 
 
 def described_window(data: SymbolData, window: str) -> dict[str, Any]:

@@ -111,7 +111,11 @@ def write_unjudged(models_dir: Path, checkpoint: Checkpoint) -> Path:
 
 def forget_unjudged(models_dir: Path, symbol: str, stage: str) -> None:
     """Remove what `write_unjudged` wrote, once the stage is done."""
-    path = models_dir / IN_TRAINING / stage_file(symbol, stage)
+    remove_model(models_dir / IN_TRAINING / stage_file(symbol, stage))
+
+
+def remove_model(path: Path) -> None:
+    """Remove a model file and its sidecar, where they are there."""
     for file in (path, sidecar_of(path)):
         file.unlink(missing_ok=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,13 +19,13 @@ from rl.common.errors import CheckpointError, ConfigError, DataError, UsageError
 from rl.stages.adaptation_gate import adaptation_verdict
 from rl.stages.evaluation import (
     described_window,
+    named_window,
     packed,
     replay_on,
     returns_by_session,
     trade_record,
-    window_content_hash,
 )
-from rl.stages.evidence import EvidenceLedger, window_hash
+from rl.stages.evidence import EvidenceLedger
 from rl.stages.gates import ChampionDecision, Verdict, champion_keeps, progress_verdict, promotion_verdict
 from rl.stages.maml_stage import CrossSymbol, MetaTraining, maml_config
 from rl.stages.model_files import (
@@ -36,6 +35,7 @@ from rl.stages.model_files import (
     keep_dated_copy,
     model_from,
     promoted_earlier,
+    remove_model,
     retire_older_files,
     write_model,
     write_unjudged,
@@ -76,7 +76,7 @@ class StageOutcome:
     verdict: Verdict
     attempts: tuple[Verdict, ...]
     """Every verdict on the way, the deciding one last."""
-    file: Path | None
+    file: Path
     wall_seconds: float
     cpu_seconds: float
     validation: dict[str, Any]
@@ -226,7 +226,7 @@ def run_sequence(
         listener.said(data.symbol, text)
     if final_file is not None and not plan.model_management.save_stage_models:
         for outcome in done:
-            _forget(outcome.file)
+            remove_model(outcome.file)
     return SymbolOutcome(
         symbol=data.symbol,
         stages=tuple(done),
@@ -244,12 +244,6 @@ def run_sequence(
         features=len(data.feature_names),
         seconds=time.perf_counter() - started,
     )
-
-
-def _forget(file: Path | None) -> None:
-    if file is not None:
-        file.unlink()
-        file.with_name(file.name + ".json").unlink()
 
 
 def _reason_to_stop(plan: Plan, outcome: StageOutcome) -> str | None:
@@ -510,15 +504,13 @@ def _progress(run: _Run, stage: str, model: StageModel) -> Verdict:
 
 
 def _look(run: _Run, window: str, purpose: str, model: StageModel) -> tuple[int, str]:
-    span = run.data.times(window)
-    content = window_content_hash(run.data.bars, *run.data.window(window))
-    name = window_hash(run.data.symbol, *span, content)
+    name, span = named_window(run.data.bars, *run.data.window(window))
     attempt = run.ledger.record(
         run.data.symbol,
         name,
         purpose,
         # The same weights under other costs are another thing looked at.
-        subject=f"{model.fingerprint()} {hashlib.sha256(repr(run.data.rules).encode()).hexdigest()[:16]}",
+        subject=f"{model.fingerprint()} {run.data.rules.fingerprint()}",
         span=span,
         stage=model.stage,
         run=run.run_name,

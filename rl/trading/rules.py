@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import asdict, dataclass, fields, replace
 
@@ -86,6 +87,10 @@ class TradingRules:
     def as_dict(self) -> dict[str, float | bool]:
         """Return the rules as plain values for a checkpoint."""
         return asdict(self)
+
+    def fingerprint(self) -> str:
+        """Return a short hash of every number here, for telling what was judged apart. 16 hexadecimal digits"""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
     def without_costs(self, rate: float = 0.0) -> TradingRules:
         """Return the same rules with every cost replaced by one all-in rate per side (for the cost frontier)."""

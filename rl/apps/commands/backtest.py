@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rl.apps.commands.console import Console, counted
+import numpy as np
+
+from rl.apps.commands.console import Console
 from rl.apps.commands.options import wants_all
 from rl.apps.commands.symbols import (
     KnownSymbols,
@@ -31,11 +32,12 @@ from rl.common.seeding import generator
 from rl.features.processed_store import ProcessOutcome, load_processed
 from rl.market.bars import Bars
 from rl.market.calendars import calendar
+from rl.market.checks import counted
 from rl.market.instruments import FoundInstrument, InstrumentBook, load_instruments
 from rl.market.splits import Splits
 from rl.reporting.backtest_report import checked_report_files, text_report, write_actions, write_reports
-from rl.stages.evaluation import window_content_hash
-from rl.stages.evidence import LEDGER_NAME, EvidenceLedger, window_hash
+from rl.stages.evaluation import named_window
+from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
 from rl.stages.symbol_data import readable_label
 from rl.trading.rules import TradingRules, rules_for
 
@@ -54,12 +56,11 @@ def backtest(options: argparse.Namespace) -> int:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     with RunLog(options.reports_dir / "runs" / f"{stamp}-backtest" / "run.jsonl") as log:
         console = Console(log, as_json=options.json, quiet=options.quiet)
-        problems: dict[str, StagegateError] = {}
         if wants_all(options.symbols):
             for name, error in known.unusable.items():
-                _problem(name, error, console, problems)
+                console.problem(name, error)
         if options.process_data:
-            symbols = _process(symbols, known, book, options, console, problems)
+            symbols = _process(symbols, known, book, options, console)
         done: list[tuple[SymbolResult, Bars]] = []
         for symbol in symbols:
             try:
@@ -68,15 +69,15 @@ def backtest(options: argparse.Namespace) -> int:
                 if not options.dry_run:
                     done.append(_backtest_symbol(symbol, found, instrument, options, config))
             except StagegateError as error:
-                _problem(symbol, error, console, problems)
+                console.problem(symbol, error)
         if options.dry_run:
             console.result(
-                f"Dry run: {counted(len(symbols) - len(problems), 'symbol')} would be tested; nothing was."
+                f"Dry run: {counted(len(symbols) - len(console.problems), 'symbol')} would be tested; nothing was."
             )
         elif done:
             _report(done, options, console)
-    if problems:
-        return max(error.exit_code for error in problems.values())
+    if console.problems:
+        return max(error.exit_code for error in console.problems.values())
     if options.strict and not all(result.model["promoted"] for result, _ in done):
         return GATE_STOPPED
     return OK if options.dry_run or done else DATA
@@ -117,7 +118,6 @@ def _process(
     book: InstrumentBook,
     options: argparse.Namespace,
     console: Console,
-    problems: dict[str, StagegateError],
 ) -> list[str]:
     def told(outcome: ProcessOutcome) -> None:
         console.event("processed", symbol=outcome.symbol, action=outcome.action, seconds=outcome.seconds)
@@ -132,15 +132,8 @@ def _process(
         book,
         options.processed_data_dir,
         on_outcome=told,
-        on_problem=lambda symbol, error: _problem(symbol, error, console, problems),
+        on_problem=console.problem,
     )
-
-
-def _problem(
-    symbol: str, error: StagegateError, console: Console, problems: dict[str, StagegateError]
-) -> None:
-    problems[symbol] = error
-    console.problem(symbol, error)
 
 
 def _backtest_symbol(
@@ -157,10 +150,10 @@ def _backtest_symbol(
     market = predictor.market(bars, processed.features)
     rules, notes = _rules(checkpoint, instrument)
     window, seen = _window(checkpoint, bars, config.split)
-    usable = [row for row in range(*window) if market.tradable[row]]
+    usable = window[0] + np.flatnonzero(market.tradable[slice(*window)])
     if len(usable) < 2:
         raise DataError(f"{symbol}: the {config.split} window has no bar with all features defined")
-    window = (usable[0], window[1])
+    window = (int(usable[0]), window[1])
     looks = _count_look(checkpoint, bars, window, rules, options) if config.split == "test" else None
     prepared = predictor.policy_for(
         market,
@@ -200,7 +193,7 @@ def _backtest_symbol(
                 else None,
                 "split": config.split,
                 "bars": replay.stop - window[0],
-                "sessions": len(set(bars.session[window[0] : replay.stop].tolist())),
+                "sessions": len(np.unique(bars.session[window[0] : replay.stop])),
                 "seen_in_training_or_choosing": seen,
                 "looks": looks,
             },
@@ -234,12 +227,9 @@ def _count_look(
 
     The same model under the same costs shows nothing new and is not counted again.
     """
-    span = int(bars.close_time[window[0]]), int(bars.close_time[window[1] - 1])
     ledger = EvidenceLedger(options.reports_dir / LEDGER_NAME)
-    subject = (
-        f"{checkpoint.sha256} {hashlib.sha256(repr(rules).encode()).hexdigest()[:16]} {not options.no_adapt}"
-    )
-    name = window_hash(checkpoint.symbol, *span, window_content_hash(bars, *window))
+    subject = f"{checkpoint.sha256} {rules.fingerprint()} {not options.no_adapt}"
+    name, span = named_window(bars, *window)
     return ledger.record(checkpoint.symbol, name, "test", subject=subject, span=span, stage=checkpoint.stage)
 
 
@@ -274,8 +264,7 @@ def _window(checkpoint: Checkpoint, bars: Bars, split: str) -> tuple[tuple[int, 
 
     Bars later than the file the model was trained on belong to the test window: nobody has seen them.
     """
-    boundaries = {name: value for name, value in checkpoint.splits.items() if isinstance(value, dict)}
-    splits = Splits.from_boundaries(bars, boundaries)
+    splits = Splits.from_boundaries(bars, checkpoint.splits)
     if split == "all":
         return (0, len(bars)), True
     window = getattr(splits, split)

@@ -8,17 +8,13 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from rl.common.errors import StagegateError
 from rl.common.runlog import RunLog
 from rl.stages.gates import Verdict
 from rl.stages.stage_model import STAGE_TITLES
 
 PLAIN_LINE_SECONDS = 30.0
 """Without a terminal, one line of progress at most this often."""
-
-
-def counted(count: int, noun: str) -> str:
-    """Return `1 symbol` or `2 symbols`."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def _write(stream: TextIO, line: str) -> None:
@@ -34,6 +30,8 @@ class Console:
         self._log = log
         self._as_json = as_json
         self._quiet = quiet
+        self.problems: dict[str, StagegateError] = {}
+        """What went wrong, by symbol; decides the exit code."""
 
     def event(self, name: str, **fields: Any) -> None:
         """Record an event, and print it where JSON was asked for."""
@@ -51,8 +49,9 @@ class Console:
         if not self._as_json:
             _write(sys.stdout, text)
 
-    def problem(self, symbol: str, error: Exception) -> None:
-        """Record and print what went wrong with a symbol."""
+    def problem(self, symbol: str, error: StagegateError) -> None:
+        """Keep, record and print what went wrong with a symbol."""
+        self.problems[symbol] = error
         self.event("symbol_failed", symbol=symbol, kind=type(error).__name__, error=str(error))
         text = str(error)
         self.warn(text if text.startswith(f"{symbol}:") else f"{symbol}: {text}")

@@ -15,14 +15,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rl import __version__
-from rl.apps.commands.console import Console, TrainingListener, counted
+from rl.apps.commands.console import Console, TrainingListener
 from rl.apps.commands.options import chosen_stages, wants_all
-from rl.apps.commands.symbols import bring_up_to_date, chosen_symbols, instrument_of, known_symbols
+from rl.apps.commands.symbols import (
+    KnownSymbols,
+    bring_up_to_date,
+    chosen_symbols,
+    instrument_of,
+    known_symbols,
+)
 from rl.common.atomic_files import sweep_stray_files, write_text
 from rl.common.errors import DATA, GATE_STOPPED, OK, StagegateError
 from rl.common.runlog import RunLog
 from rl.common.threads import use_one_thread
 from rl.features.processed_store import ProcessOutcome
+from rl.market.checks import counted
 from rl.market.instruments import InstrumentBook, load_instruments
 from rl.reporting.training_report import summary_table, windows_table, write_training_report
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
@@ -79,23 +86,23 @@ def train(options: argparse.Namespace) -> int:
             f"Stagegate {__version__}   seed {plan.seed}   plan {options.config} ({options.profile})   run {folder}"
         )
         write_text(folder / "config.resolved.yaml", plan.resolved_yaml())
-        problems: dict[str, StagegateError] = {}
         if wants_all(options.symbols):
             for name, error in known.unusable.items():
-                _problem(name, error, console, problems)
-        ready = _processed(symbols, known, book, options, console, problems)
-        data = _prepared(ready, plan, book, known.raw, options.processed_data_dir, console, problems)
+                console.problem(name, error)
+        ready = _processed(symbols, known, book, options, console)
+        data = _prepared(ready, plan, book, known.raw, options.processed_data_dir, console)
         for table_line in windows_table(list(data.values())):
             console.say(table_line)
         if options.dry_run:
-            return _after_dry_run(console, data, stages, problems)
+            return _after_dry_run(console, data, stages)
         if options.models_dir.is_dir():
             sweep_stray_files(options.models_dir)
+        kept_out = {symbol: _held_out(symbol, data) for symbol in data}
         jobs = [
             _Job(
                 symbol=symbol,
-                others=tuple(name for name in _comparable(symbol, data) if name != _held_out(symbol, data)),
-                held_out=_held_out(symbol, data),
+                others=tuple(name for name in _comparable(symbol, data) if name != kept_out[symbol]),
+                held_out=kept_out[symbol],
                 plan=plan,
                 book=book,
                 raw=known.raw,
@@ -111,24 +118,22 @@ def train(options: argparse.Namespace) -> int:
             )
             for symbol in data
         ]
-        held_out = {job.held_out for job in jobs}
-        first = [job for job in jobs if job.symbol in held_out]
-        rest = [job for job in jobs if job.symbol not in held_out]
-        found = _run(first, options.jobs, data, console, problems)
-        found |= _run(rest, options.jobs, data, console, problems)
+        first = [job for job in jobs if job.symbol in kept_out.values()]
+        rest = [job for job in jobs if job.symbol not in kept_out.values()]
+        found = _run(first, options.jobs, data, console)
+        found |= _run(rest, options.jobs, data, console)
         outcomes = [found[job.symbol] for job in jobs if job.symbol in found]
         if outcomes:
             _report(outcomes, plan, folder, options, console)
-        return _exit_code(outcomes, problems, strict=options.strict)
+        return _exit_code(outcomes, console.problems, strict=options.strict)
 
 
 def _processed(
     symbols: Sequence[str],
-    known,
+    known: KnownSymbols,
     book: InstrumentBook,
     options: argparse.Namespace,
     console: Console,
-    problems: dict[str, StagegateError],
 ) -> list[str]:
     def told(outcome: ProcessOutcome) -> None:
         console.event(
@@ -152,15 +157,8 @@ def _processed(
         book,
         options.processed_data_dir,
         on_outcome=told,
-        on_problem=lambda symbol, error: _problem(symbol, error, console, problems),
+        on_problem=console.problem,
     )
-
-
-def _problem(
-    symbol: str, error: StagegateError, console: Console, problems: dict[str, StagegateError]
-) -> None:
-    problems[symbol] = error
-    console.problem(symbol, error)
 
 
 def _prepared(
@@ -170,7 +168,6 @@ def _prepared(
     raw: dict[str, Path],
     processed_dir: Path,
     console: Console,
-    problems: dict[str, StagegateError],
 ) -> dict[str, SymbolData]:
     data = {}
     for symbol in symbols:
@@ -179,7 +176,7 @@ def _prepared(
                 symbol, plan.for_symbol(symbol), instrument_of(symbol, book, raw), processed_dir
             )
         except StagegateError as error:
-            _problem(symbol, error, console, problems)
+            console.problem(symbol, error)
     return data
 
 
@@ -187,12 +184,11 @@ def _after_dry_run(
     console: Console,
     data: dict[str, SymbolData],
     stages: Sequence[str],
-    problems: dict[str, StagegateError],
 ) -> int:
     console.result(
         f"Dry run: {counted(len(data), 'symbol')} would be trained through {', '.join(stages)}; nothing was trained."
     )
-    return DATA if problems else OK
+    return DATA if console.problems else OK
 
 
 def _comparable(symbol: str, data: dict[str, SymbolData]) -> list[str]:
@@ -219,7 +215,6 @@ def _run(
     workers: int,
     data: dict[str, SymbolData],
     console: Console,
-    problems: dict[str, StagegateError],
 ) -> dict[str, SymbolOutcome]:
     outcomes: dict[str, SymbolOutcome] = {}
     if workers == 1 or len(jobs) <= 1:
@@ -228,7 +223,7 @@ def _run(
             try:
                 outcomes[job.symbol] = _sequence(job, data, console)
             except Exception as error:  # noqa: BLE001 - one symbol's fault must not cost the others' results
-                _problem(job.symbol, _told(error, job), console, problems)
+                console.problem(job.symbol, _told(error, job))
     else:
         # Fresh interpreters: a forked one would inherit torch's and numba's threads half-alive.
         context = multiprocessing.get_context("spawn")
@@ -242,7 +237,7 @@ def _run(
                 try:
                     outcomes[job.symbol] = future.result()
                 except Exception as error:  # noqa: BLE001 - as above
-                    _problem(job.symbol, _told(error, job), console, problems)
+                    console.problem(job.symbol, _told(error, job))
         except BaseException:
             # Ctrl-C, SIGTERM or a fault of ours: waiting for the other symbols to finish would take minutes.
             for child in multiprocessing.active_children():

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rl.apps.commands.console import Console, TrainingListener, counted
+from rl.apps.commands.console import Console, TrainingListener
 from rl.common.errors import DataError
 from rl.common.runlog import RunLog
+from rl.market.checks import counted
 from rl.stages.gates import CriterionResult, Verdict
 
 VERDICT = Verdict(
