@@ -30,19 +30,8 @@ from rl.algorithms.adaptation import (
 )
 from rl.common.errors import ConfigError, TrainingDivergedError
 from rl.policies.actor_critic import build_policy
+from tests.unit.algorithms.small_policies import MIXTURE, MLP
 
-MLP = {"encoder": "mlp", "observations": 4, "actions": 3, "hidden": [6, 5]}
-MIXTURE = {
-    "encoder": "mixture",
-    "observations": 4,
-    "actions": 3,
-    "experts": 2,
-    "expert_hidden": [6, 5],
-    "gate_hidden": 3,
-    "gate_inputs": [1, 2],
-    "temperature": 0.8,
-    "value_hidden": [4],
-}
 CONFIG = AdaptationConfig(gamma=0.5)
 
 
