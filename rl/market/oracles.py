@@ -8,18 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
-from scipy.special import ndtr
 
 from rl.common.errors import StagegateError, UsageError
-from rl.market.synthetic import SIGMA, SyntheticMarket, resolved_params
-
-BP = 1e-4
-GRID_POINTS = 241
-GRID_REACH = 4.5
-"""A standard normal signal lies outside ±4.5 seven times in a million bars; the end cells take that share."""
+from rl.market.oracle_chains import CHAINS, SignalChain, Signals, Transition
+from rl.market.synthetic import SyntheticMarket, resolved_params
+from rl.market.synthetic_formulas import BP
 
 LONG_SHORT = (-1, 0, 1)
 LONG_ONLY = (0, 1)
@@ -30,21 +25,6 @@ TIE_TOLERANCE_BP = 1e-7
 
 MAX_SWEEPS = 20_000
 """Three times what the slowest signal the grid can follow needs."""
-
-
-@dataclass(frozen=True)
-class SignalChain:
-    """A market reduced to what its best policy needs. S signal states.
-
-    Attributes:
-        transition: Probability of the next state, rows sum to 1. (S, S)
-        mean_return_bp: Expected return of the next bar in each state, in bp. (S,)
-        state_of: Maps the market's signal columns, each (T,), to state numbers. int (T,)
-    """
-
-    transition: np.ndarray
-    mean_return_bp: np.ndarray
-    state_of: Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +47,9 @@ class Oracle:
     allowed: tuple[int, ...]
     gain_bp: float
     choice: np.ndarray
-    state_of: Callable[[Mapping[str, np.ndarray]], np.ndarray]
+    state_of: Callable[[Signals], np.ndarray]
 
-    def positions(self, signals: Mapping[str, np.ndarray]) -> np.ndarray:
+    def positions(self, signals: Signals) -> np.ndarray:
         """Follow the policy along a path, starting flat.
 
         Args:
@@ -78,12 +58,63 @@ class Oracle:
         Returns:
             Position taken at the close of each bar, decided from that bar's signals. int8 (T,)
         """
-        held = self.allowed.index(0)
-        columns = []
-        for row in self.choice[self.state_of(signals)].tolist():
-            held = row[held]
-            columns.append(held)
-        return np.array(self.allowed, dtype=np.int8)[columns]
+        return _followed(self.choice[self.state_of(signals)], self.allowed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOracle:
+    """The best policy of a market at one cost for a trader who is flat at the close of every session.
+
+    The first decision is made at the close of a session's first bar and the position of its last bar is flat, so of
+    B bars B - 1 can earn. The market itself runs on from one session to the next.
+
+    Attributes:
+        market: Name of the market.
+        params: Every number of its formula.
+        cost_bp: Cost per unit of position change and side, in bp.
+        allowed: Positions the policy may take, in the order of `choice`'s last axis.
+        bars_per_session: Bars of a session, B.
+        gain_bp: Mean gain per bar after costs, over all B bars of a session, in bp.
+        choice: Column of `allowed` to take at each bar of a session, in each signal state, when holding each
+            position. int8 (B, S, K)
+        state_of: As in `SignalChain`.
+    """
+
+    market: str
+    params: Mapping[str, float]
+    cost_bp: float
+    allowed: tuple[int, ...]
+    bars_per_session: int
+    gain_bp: float
+    choice: np.ndarray
+    state_of: Callable[[Signals], np.ndarray]
+
+    def positions(self, signals: Signals) -> np.ndarray:
+        """Follow the policy along a path that begins with the first bar of a session, starting flat.
+
+        Args:
+            signals: The market's signal columns. Each (T,)
+
+        Returns:
+            Position taken at the close of each bar, 0 at the last of each session. int8 (T,)
+        """
+        states = self.state_of(signals)
+        return _followed(self.choice[np.arange(len(states)) % self.bars_per_session, states], self.allowed)
+
+
+def _followed(columns: np.ndarray, allowed: tuple[int, ...]) -> np.ndarray:
+    """Return the positions taken, starting flat.
+
+    Args:
+        columns: Column of `allowed` to take at each bar when holding each position. (T, K)
+        allowed: Positions.
+    """
+    held = allowed.index(0)
+    taken = []
+    for row in columns.tolist():
+        held = row[held]
+        taken.append(held)
+    return np.array(allowed, dtype=np.int8)[taken]
 
 
 def solve(market: str, *, cost_bp: float, allowed: Sequence[int] = LONG_SHORT, **params: float) -> Oracle:
@@ -100,13 +131,7 @@ def solve(market: str, *, cost_bp: float, allowed: Sequence[int] = LONG_SHORT, *
             so little per bar that the grid cannot follow it.
     """
     settings = resolved_params(market, **params)
-    if not cost_bp >= 0.0:
-        raise UsageError(f"Oracle of {market}: cost_bp has to be 0 or more, but is {cost_bp}.")
-    if 0 not in allowed:
-        raise UsageError(
-            f"Oracle of {market}: the allowed positions have to hold 0, but are {list(allowed)}."
-        )
-    chain = CHAINS[market](**settings)
+    chain = _checked_chain(market, settings, cost_bp, allowed)
     gain, choice = best_policy(chain.transition, chain.mean_return_bp, cost_bp, allowed)
     return Oracle(
         market=market,
@@ -119,9 +144,76 @@ def solve(market: str, *, cost_bp: float, allowed: Sequence[int] = LONG_SHORT, *
     )
 
 
+def solve_sessions(
+    market: str,
+    *,
+    cost_bp: float,
+    allowed: Sequence[int] = LONG_SHORT,
+    bars_per_session: int = 187,
+    **params: float,
+) -> SessionOracle:
+    """Return the best policy of a market for a trader who is flat at every close of a session.
+
+    Args:
+        market: Name of a row of `rl.market.synthetic.MARKETS`.
+        cost_bp: Cost per unit of position change and side, in bp; 0 or more.
+        allowed: Positions the policy may take; 0 has to be among them.
+        bars_per_session: Bars of a session, at least 2.
+        params: Numbers of the formula that differ from its defaults.
+
+    Raises:
+        UsageError: As `solve`, or a session of fewer than 2 bars.
+    """
+    settings = resolved_params(market, **params)
+    if bars_per_session < 2:
+        raise UsageError(
+            f"Oracle of {market}: a session has to have at least 2 bars, one to decide at and one to earn, "
+            f"but has {bars_per_session}."
+        )
+    chain = _checked_chain(market, settings, cost_bp, allowed)
+    gain, choice = best_session_policy(
+        chain.transition, chain.mean_return_bp, cost_bp, allowed, bars_per_session
+    )
+    return SessionOracle(
+        market=market,
+        params=settings,
+        cost_bp=cost_bp,
+        allowed=tuple(allowed),
+        bars_per_session=bars_per_session,
+        gain_bp=gain,
+        choice=choice,
+        state_of=chain.state_of,
+    )
+
+
+def _checked_chain(
+    market: str, settings: Mapping[str, float], cost_bp: float, allowed: Sequence[int]
+) -> SignalChain:
+    if not cost_bp >= 0.0:
+        raise UsageError(f"Oracle of {market}: cost_bp has to be 0 or more, but is {cost_bp}.")
+    if 0 not in allowed:
+        raise UsageError(
+            f"Oracle of {market}: the allowed positions have to hold 0, but are {list(allowed)}."
+        )
+    return CHAINS[market](**settings)
+
+
 def oracle_of(market: SyntheticMarket, *, cost_bp: float, allowed: Sequence[int] = LONG_SHORT) -> Oracle:
     """Return the best policy of a market that was drawn, with the numbers it was drawn from."""
     return solve(market.name, cost_bp=cost_bp, allowed=allowed, **market.params)
+
+
+def session_oracle_of(
+    market: SyntheticMarket, *, cost_bp: float, allowed: Sequence[int] = LONG_SHORT
+) -> SessionOracle:
+    """Return the best policy that is flat at every close of a session, for a market that was drawn."""
+    return solve_sessions(
+        market.name,
+        cost_bp=cost_bp,
+        allowed=allowed,
+        bars_per_session=market.bars_per_session,
+        **market.params,
+    )
 
 
 def evaluate_positions(positions: np.ndarray, returns: np.ndarray, cost_bp: float) -> float:
@@ -147,7 +239,7 @@ def evaluate_positions(positions: np.ndarray, returns: np.ndarray, cost_bp: floa
 
 
 def best_policy(
-    transition: np.ndarray, mean_return_bp: np.ndarray, cost_bp: float, allowed: Sequence[int]
+    transition: Transition, mean_return_bp: np.ndarray, cost_bp: float, allowed: Sequence[int]
 ) -> tuple[float, np.ndarray]:
     """Solve one chain by relative value iteration (Puterman 1994, Markov Decision Processes, section 8.5).
 
@@ -169,7 +261,7 @@ def best_policy(
     held = np.asarray(allowed, dtype=np.float64)
     move_cost = cost_bp * np.abs(held[:, None] - held[None, :])
     earned = mean_return_bp[:, None] * held[None, :]
-    values = np.zeros((len(transition), len(held)))
+    values = np.zeros((len(mean_return_bp), len(held)))
     for _ in range(MAX_SWEEPS):
         by_target = earned + transition @ values
         swept = (by_target[:, None, :] - move_cost[None, :, :]).max(axis=2)
@@ -182,98 +274,72 @@ def best_policy(
     else:
         raise StagegateError(
             f"The oracle's values still differ by {high - low:.3g} bp after {MAX_SWEEPS} sweeps; the "
-            f"chain of {len(transition)} states is periodic or mixes too slowly. Choose parameters "
+            f"chain of {len(mean_return_bp)} states is periodic or mixes too slowly. Choose parameters "
             "further from their limits."
         )
     options = (earned + transition @ values)[:, None, :] - move_cost[None, :, :]
+    return float(low + high) / 2.0, _best_or_keep(options)
+
+
+def best_session_policy(
+    transition: Transition,
+    mean_return_bp: np.ndarray,
+    cost_bp: float,
+    allowed: Sequence[int],
+    bars_per_session: int,
+) -> tuple[float, np.ndarray]:
+    """Solve one chain for sessions that begin and end flat, backwards from the last bar (Puterman 1994, section 4.5).
+
+    A session starts in whatever state the chain happens to be in: its value is weighed by the chain's stationary law.
+    Axes: B bars of a session, S signal states, K allowed positions.
+
+    Args:
+        transition: Probability of the next state; has to be aperiodic. (S, S)
+        mean_return_bp: Expected return of the next bar, in bp. (S,)
+        cost_bp: Cost per unit of change, in bp.
+        allowed: Positions, 0 among them.
+        bars_per_session: B, at least 2.
+
+    Returns:
+        Gain in bp per bar, over all B bars, and the column of `allowed` to take by bar, state and position held.
+        int8 (B, S, K)
+    """
+    held = np.asarray(allowed, dtype=np.float64)
+    flat = list(allowed).index(0)
+    move_cost = cost_bp * np.abs(held[:, None] - held[None, :])
+    earned = mean_return_bp[:, None] * held[None, :]
+    # At the last close there is one choice, and what it costs depends on the position only.
+    values = np.broadcast_to(-move_cost[:, flat], earned.shape)
+    choices = [np.full(earned.shape, flat, dtype=np.int8)]
+    for _ in range(bars_per_session - 1):
+        options = (earned + transition @ values)[:, None, :] - move_cost[None, :, :]
+        choices.append(_best_or_keep(options))
+        values = options.max(axis=2)
+    return _stationary_mean(transition, values[:, flat]) / bars_per_session, np.stack(choices[::-1])
+
+
+def _best_or_keep(options: np.ndarray) -> np.ndarray:
+    """Return the best column by state and position held; of columns as good as keeping the position, that one.
+
+    Args:
+        options: Value by state, position held and position taken. (S, K, K)
+    """
     best = options.argmax(axis=2)
-    stay = np.broadcast_to(np.arange(len(held)), best.shape)
+    stay = np.broadcast_to(np.arange(options.shape[2]), best.shape)
     stay_loses = options.max(axis=2) - np.take_along_axis(options, stay[:, :, None], axis=2)[:, :, 0]
-    choice = np.where(stay_loses < TIE_TOLERANCE_BP, stay, best)
-    return float(low + high) / 2.0, choice.astype(np.int8)
+    return np.where(stay_loses < TIE_TOLERANCE_BP, stay, best).astype(np.int8)
 
 
-# ---- the markets as chains -----------------------------------------------------------------------
+def _stationary_mean(transition: Transition, values: np.ndarray) -> float:
+    """Return the mean of `values` (S,) over the chain's stationary law.
 
-
-def _noise_chain(**_formula: float) -> SignalChain:
-    """Nothing that can be seen says anything about the next return: one state, mean zero."""
-
-    def state_of(signals: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.zeros(len(next(iter(signals.values()))), dtype=np.int64)
-
-    return SignalChain(np.ones((1, 1)), np.zeros(1), state_of)
-
-
-def _ar1_chain(*, phi: float) -> SignalChain:
-    return SignalChain(
-        _ar1_transition(phi), SIGMA / BP * phi * _grid(), lambda signals: _cell_of(signals["x_return"])
+    What is expected of a state far ahead no longer depends on where one starts; then it is that mean.
+    """
+    for _ in range(MAX_SWEEPS):
+        if values.max() - values.min() < GAIN_TOLERANCE_BP:
+            return float(values.max() + values.min()) / 2.0
+        values = transition @ values
+    raise StagegateError(
+        f"After {MAX_SWEEPS} bars the chain of {len(values)} states still remembers where it started; it is "
+        "periodic or mixes too slowly. Choose parameters further from their limits."
     )
-
-
-def _ou_chain(*, a: float) -> SignalChain:
-    log_price = _grid() * SIGMA / np.sqrt(1.0 - a**2)
-    # A simple return of a price that is log-normal: half the variance comes on top of the pull to the mean.
-    mean_return = np.expm1((a - 1.0) * log_price + SIGMA**2 / 2.0)
-    return SignalChain(_ar1_transition(a), mean_return / BP, lambda signals: _cell_of(signals["x_level"]))
-
-
-def _planted_chain(*, r2: float, rho: float) -> SignalChain:
-    mean_return = SIGMA * np.sqrt(r2) * _grid()
-    return SignalChain(_ar1_transition(rho), mean_return / BP, lambda signals: _cell_of(signals["x_f1"]))
-
-
-def _momrev_chain(*, phi: float, stay: float) -> SignalChain:
-    """States are (regime, return): number = regime * GRID_POINTS + cell."""
-    by_regime = [_ar1_transition(phi), _ar1_transition(-phi)]
-    regime_change = np.array([[stay, 1.0 - stay], [1.0 - stay, stay]])
-    transition = np.block(
-        [[regime_change[old, new] * by_regime[old] for new in range(2)] for old in range(2)]
-    )
-    mean_return_bp = SIGMA / BP * np.concatenate([phi * _grid(), -phi * _grid()])
-
-    def state_of(signals: Mapping[str, np.ndarray]) -> np.ndarray:
-        return signals["x_regime"].astype(np.int64) * GRID_POINTS + _cell_of(signals["x_return"])
-
-    return SignalChain(transition, mean_return_bp, state_of)
-
-
-CHAINS: Mapping[str, Callable[..., SignalChain]] = MappingProxyType(
-    {
-        "noise_garch": _noise_chain,
-        "ar1": _ar1_chain,
-        "ou": _ou_chain,
-        "planted": _planted_chain,
-        "momrev": _momrev_chain,
-    }
-)
-
-
-# ---- a standard normal signal on a grid ----------------------------------------------------------
-
-
-def _grid() -> np.ndarray:
-    """Centres of the cells of a standard normal signal. (GRID_POINTS,)"""
-    return np.linspace(-GRID_REACH, GRID_REACH, GRID_POINTS)
-
-
-def _cell_of(signal: np.ndarray) -> np.ndarray:
-    """Return the cell each value falls into, the outermost ones taking everything beyond. int (T,)"""
-    width = 2.0 * GRID_REACH / (GRID_POINTS - 1)
-    return np.clip(np.rint((signal + GRID_REACH) / width), 0, GRID_POINTS - 1).astype(np.int64)
-
-
-def _ar1_transition(coefficient: float) -> np.ndarray:
-    """Return the chance that a unit-variance AR(1) signal at a cell's centre is next in each cell. (S, S)"""
-    grid = _grid()
-    width = grid[1] - grid[0]
-    innovation = np.sqrt(1.0 - coefficient**2)
-    if innovation < 2.0 * width:
-        raise UsageError(
-            f"A signal with AR(1) coefficient {coefficient:g} moves {innovation:.3g} a bar, but the oracle's "
-            f"grid has steps of {width:.3g}: its gain would be wrong. Use a coefficient of at most "
-            f"{np.sqrt(1.0 - 4.0 * width**2):.4f}."
-        )
-    edges = (grid[:-1] + grid[1:]) / 2.0
-    below = ndtr((edges[None, :] - coefficient * grid[:, None]) / innovation)
-    return np.diff(below, axis=1, prepend=0.0, append=1.0)
