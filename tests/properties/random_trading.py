@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from hypothesis import strategies as st
 
-from rl.trading.kernel import ACTION_COUNTS
+from rl.policies.actor_critic import ActorCritic, build_policy
+from rl.policies.encoders import MixtureOfExperts
+from rl.trading.kernel import ACCOUNT_FEATURES, ACTION_COUNTS
 from rl.trading.market_arrays import MarketArrays
 from rl.trading.rules import TradingRules
 
@@ -89,6 +92,9 @@ def markets(draw: st.DrawFn, bars: int, **fixed: Any) -> MarketArrays:
 def trading_rules(draw: st.DrawFn, **fixed: Any) -> TradingRules:
     """Return costs, lots, exits, limits and reward weights that `TradingRules` finds no fault with."""
     margin = draw(st.sampled_from([0.1, 0.5, 1.0]))
+    exits_in_atr = draw(st.booleans())
+    # At prices about 100 and an ATR about 1 the same distances either way.
+    unit = 1.0 if exits_in_atr else 0.01
     drawn = {
         "commission_per_entry": draw(st.sampled_from([0.0, 20.0])),
         "commission_per_exit": draw(st.sampled_from([0.0, 7.0])),
@@ -103,10 +109,10 @@ def trading_rules(draw: st.DrawFn, **fixed: Any) -> TradingRules:
         "square_off": draw(st.booleans()),
         "exposure": draw(st.sampled_from([0.3, 1.0])) / (margin if draw(st.booleans()) else 1.0),
         "ruin_level": draw(st.sampled_from([0.0, 0.1, 0.9])),
-        "stop_loss": draw(st.sampled_from([0.0, 0.5, 2.0])),
-        "take_profit": draw(st.sampled_from([0.0, 0.5, 3.0])),
-        "trailing_stop": draw(st.sampled_from([0.0, 1.0])),
-        "exits_in_atr": True,
+        "stop_loss": unit * draw(st.sampled_from([0.0, 0.5, 2.0])),
+        "take_profit": unit * draw(st.sampled_from([0.0, 0.5, 3.0])),
+        "trailing_stop": unit * draw(st.sampled_from([0.0, 1.0])),
+        "exits_in_atr": exits_in_atr,
         "weight_drawdown": draw(st.sampled_from([0.0, 0.5])),
         "weight_turnover": draw(st.sampled_from([0.0, 0.1])),
         "bar_volatility": 0.01,
@@ -123,3 +129,38 @@ def random_actions(scheme: str, shape: tuple[int, ...], seed: int, calm: float =
     for step in range(1, shape[0]):
         actions[step] = np.where(rng.random(shape[1:]) < calm, actions[step - 1], actions[step])
     return actions
+
+
+FIRM = 1e9
+"""Scores so far apart that drawing from them always takes the highest."""
+
+
+def random_policy(
+    scheme: str, seed: int, *, encoder: str = "mlp", firmness: float = 100.0, features: int = FEATURES
+) -> ActorCritic:
+    """Return a random network that acts on everything it sees, market and account.
+
+    Args:
+        scheme: What its actions mean.
+        seed: The same seed gives the same weights.
+        encoder: `mlp`, or `mixture` of three experts whose gate reads the market's features.
+        firmness: Its scores are those of a network at the start of training, which are close to uniform, times this.
+        features: Market features it reads.
+    """
+    sizes = {"observations": features + ACCOUNT_FEATURES, "actions": ACTION_COUNTS[scheme]}
+    if encoder == "mlp":
+        spec = {"encoder": "mlp", "hidden": [8], **sizes}
+    else:
+        spec = {"encoder": "mixture", "experts": 3, "expert_hidden": [8], "gate_hidden": 4, "value_hidden": [8]}
+        spec |= {"gate_inputs": list(range(features)), "temperature": 0.8, **sizes}
+    policy = build_policy(spec, seed % 2**31)
+    with torch.no_grad():
+        if isinstance(policy.actor, MixtureOfExperts):
+            policy.actor.expert_layers()[-1][0].mul_(firmness)
+            # It starts at zero: every expert would have the same say.
+            gate = policy.actor.gate.layers()[-1][0]
+            drawn = np.random.default_rng(seed).normal(0.0, 0.01 * firmness, gate.shape)
+            gate.copy_(torch.from_numpy(drawn))
+        else:
+            policy.actor.layers()[-1][0].mul_(firmness)
+    return policy
