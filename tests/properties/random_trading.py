@@ -151,7 +151,13 @@ def random_policy(
     if encoder == "mlp":
         spec = {"encoder": "mlp", "hidden": [8], **sizes}
     else:
-        spec = {"encoder": "mixture", "experts": 3, "expert_hidden": [8], "gate_hidden": 4, "value_hidden": [8]}
+        spec = {
+            "encoder": "mixture",
+            "experts": 3,
+            "expert_hidden": [8],
+            "gate_hidden": 4,
+            "value_hidden": [8],
+        }
         spec |= {"gate_inputs": list(range(features)), "temperature": 0.8, **sizes}
     policy = build_policy(spec, seed % 2**31)
     with torch.no_grad():

@@ -350,7 +350,12 @@ def test_over_15_000_steps_the_rollout_collector_and_the_backtest_leave_the_same
 def test_a_path_longer_than_the_replays_blocks_of_bars_is_the_collectors_too(scheme, encoder):
     """The replay prepares the first layer for 4096 bars at a time; the collector for one."""
     rules = TradingRules(
-        commission_rate=1e-5, exposure=0.3, stop_loss=2.0, take_profit=3.0, square_off=True, bar_volatility=0.001
+        commission_rate=1e-5,
+        exposure=0.3,
+        stop_loss=2.0,
+        take_profit=3.0,
+        square_off=True,
+        bar_volatility=0.001,
     )
     bars = 9000
     world = World(

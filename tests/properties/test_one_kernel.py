@@ -10,29 +10,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rl.backtest.engine import Replay, replay_actions, replay_policy
-from rl.envs.lanes import BAR, LAST, WINDOW
 from rl.envs.trading_env import TradingEnv
-from rl.envs.vector_env import VectorTradingEnv
-from rl.policies.actor_critic import build_policy
-from rl.policies.forward import PackedPolicy, pack
+from rl.policies.forward import pack
 from rl.trading.kernel import (
-    ACCOUNT_FEATURES,
-    ACTION_COUNTS,
-    BAR_COST,
-    BOTH_TOUCHED,
-    EQUITY,
-    FILL_COUNT,
     LATE_SESSION_END,
     NO_FEATURES,
     ORDER,
-    UNITS,
 )
 from rl.trading.ledger import LOG_BAR, LOG_CHARGES, LOG_PRICE, LOG_REASON, LOG_UNITS
-from rl.trading.market_arrays import MarketArrays, joined
+from rl.trading.market_arrays import MarketArrays
 from rl.trading.rules import TradingRules
 from tests.properties.random_trading import (
     CAPITAL,
-    FEATURES,
     SEEDS,
     market,
     markets,
