@@ -29,11 +29,11 @@ GRID_POINTS = 241
 GRID_REACH = 4.5
 """A standard normal signal lies outside ±4.5 seven times in a million bars; the end cells take that share."""
 
-PLANE_POINTS = 61
+PLANE_POINTS = 81
 """Cells per feature where two of them have to be followed at once."""
 
 BELIEF_POINTS = 301
-QUADRATURE_POINTS = 41
+QUADRATURE_POINTS = 321
 
 Signals = Mapping[str, np.ndarray]
 
@@ -313,12 +313,16 @@ class HiddenPair:
 def _belief_chain(hidden: HiddenPair) -> SignalChain:
     """States are the belief in hidden state 0, on a grid from 0 to 1.
 
-    From each belief the next return is drawn at Gauss-Hermite nodes for each way of change, Bayes' rule gives the
-    next belief, and its probability is shared between the two grid points beside it.
+    From each belief the next return is integrated over on each way of change, Bayes' rule gives the next belief, and
+    its probability is shared between the two grid points beside it. Equal steps far into both tails integrate a
+    normal law to the last digit, so that beliefs are neither gained nor lost, and corners well. (41 Gauss-Hermite
+    nodes agree to a hundred-thousandth on hamilton but miss bounce by half a percent: where a new side is drawn
+    every bar, nothing smooths the corner that the best action puts into the values.)
     """
     grid = np.linspace(0.0, 1.0, BELIEF_POINTS)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(QUADRATURE_POINTS)
-    weights = weights / weights.sum()
+    nodes = np.linspace(-8.0, 8.0, QUADRATURE_POINTS)
+    weights = np.exp(-0.5 * nodes**2)
+    weights /= weights.sum()
     now = np.stack([grid, 1.0 - grid])  # (2, S)
     transition = np.zeros((BELIEF_POINTS, BELIEF_POINTS))
     for old in range(2):
