@@ -225,8 +225,8 @@ def test_gains_after_costs_are_the_known_ones(name, params, cost_bp, gain_bp, lo
     ("name", "params", "cost_bp", "lost_bp", "error_bp"),
     [
         # What that programme lost on 374,000 bars by being flat at every close, against its endless policy on the
-        # same bars, and the sampling error of that difference: .01 bp times the square root of the share of bars in
-        # which the two differ, about one in sixty, more where a position is held for long.
+        # same bars. The sampling error of such a difference is .01 bp times the square root of the share of bars
+        # the two differ in: one in ninety where only the night is lost, one in ten where positions last long.
         ("ar1", {"phi": -0.3}, 0.0, 1.4509 - 1.4436, 0.0015),
         ("ar1", {"phi": -0.3}, 0.5, 0.9129 - 0.9073, 0.0015),
         ("ar1", {"phi": -0.3}, 1.0, 0.5103 - 0.5047, 0.0015),

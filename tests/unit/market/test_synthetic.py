@@ -22,6 +22,7 @@ from rl.market.synthetic import (
     to_bars,
     write_raw_csv,
 )
+from rl.market.synthetic_formulas import moe_wide_directions
 
 SESSIONS = 500
 BARS = SESSIONS * 187
@@ -111,7 +112,167 @@ def test_the_range_says_nothing_about_the_next_bar():
     assert abs(correlation(lower[:-1], market.returns[1:])) < FOUR_ERRORS
 
 
+@pytest.mark.parametrize(
+    ("name", "first_returns_bp"),
+    [
+        ("noise_gauss", [-5.1420674094, 0.0039164394914, -5.7343066393]),
+        ("noise_garch", [1.3420414968, 1.4552983382, -0.9091624139]),
+        ("noise_drift", [0.22282417365, 2.5260606821, 15.645973891]),
+        ("bounce", [6.9737988804, 4.2471954094, -11.821436626]),
+        ("ar1", [2.2815144382, -3.1991624386, 5.4298991828]),
+        ("ou", [-0.52025037842, -0.10183802312, 0.21275191598]),
+        ("hamilton", [7.5424493848, 7.3120285717, -5.3152054577]),
+        ("planted", [-4.9400642767, -0.34438065356, -2.1766184747]),
+        ("momrev", [-0.98967778846, -5.4814290468, 3.4610576108]),
+        ("moe4", [6.5835414764, -4.8825200637, -11.304487315]),
+        ("moe_wide", [11.208618805, 2.5027058317, 6.3453054159]),
+        ("task", [0.089010620891, 10.32566745, -5.4576607927]),
+    ],
+)
+def test_a_seed_draws_the_market_it_always_drew(name, first_returns_bp):
+    """Published figures name a seed; they are worth nothing once it draws another market."""
+    returns = generate(name, 1, seed=7).returns
+    np.testing.assert_allclose(returns[:3] * 1e4, first_returns_bp, rtol=1e-9)
+
+
 # ---- one market each -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["noise_gauss", "noise_drift"])
+def test_normal_noise_has_no_memory_no_tails_and_the_mean_it_is_given(name):
+    market = drawn(name)
+    # 15 % a year over 250 sessions of 187 bars.
+    mean = 0.15 / (187 * 250) if name == "noise_drift" else 0.0
+    noise = (market.returns - mean) / SIGMA
+    assert noise.mean() == pytest.approx(0.0, abs=FOUR_ERRORS)
+    assert (noise**4).mean() == pytest.approx(3.0, abs=np.sqrt(96.0) * FOUR_ERRORS)
+    assert abs(correlation(noise[:-1], noise[1:])) < FOUR_ERRORS
+    assert set(market.signals) == {"x_f1", "x_f2"}
+    for decoy in market.signals.values():
+        assert correlation(decoy[:-1], decoy[1:]) == pytest.approx(0.95, abs=0.01)
+        assert abs(correlation(decoy[:-1], noise[1:])) < FOUR_ERRORS
+
+
+def test_the_drift_of_noise_drift_is_the_one_asked_for():
+    up, down = (drawn("noise_drift", yearly_drift=drift).returns for drift in (0.9, -0.9))
+    # The same noise under both: the difference is the drift alone.
+    np.testing.assert_allclose(up - down, 2 * 0.9 / (187 * 250), rtol=1e-9)
+
+
+def test_bounce_closes_at_the_bid_or_the_ask_of_a_mid_without_memory():
+    market = drawn("bounce", half_spread_bp=3.0)
+    assert market.regime is not None
+    side = np.where(market.regime == 0, -1.0, 1.0)
+    mid = market.closes / (1.0 + 3e-4 * side)
+    moves = mid[1:] / mid[:-1] - 1.0
+    assert moves.std() == pytest.approx(SIGMA, rel=0.01)
+    assert moves.mean() == pytest.approx(0.0, abs=SIGMA * FOUR_ERRORS)
+    assert abs(correlation(moves[:-1], moves[1:])) < FOUR_ERRORS
+    assert abs(correlation(side[:-1], side[1:])) < FOUR_ERRORS
+    assert abs(correlation(side[:-1], moves)) < FOUR_ERRORS
+    np.testing.assert_allclose(market.signals["x_return"] * SIGMA, market.returns, rtol=1e-12)
+
+
+def test_bounce_returns_reverse_by_the_square_of_the_half_spread():
+    """Roll (1984): the covariance of neighbouring price changes is minus the half spread squared."""
+    returns = drawn("bounce", half_spread_bp=3.0).returns * 1e4
+    covariance = np.mean(returns[:-1] * returns[1:])
+    assert covariance == pytest.approx(-9.0, abs=FOUR_ERRORS * returns.var())
+    assert abs(np.mean(returns[:-2] * returns[2:])) < FOUR_ERRORS * returns.var()
+
+
+def test_a_bounce_return_is_the_half_spread_after_a_bid_and_minus_it_after_an_ask():
+    market = drawn("bounce", half_spread_bp=20.0)
+    for side, expected in ((0, 20.0), (1, -20.0)):
+        following = market.returns[1:][market.regime[:-1] == side] * 1e4
+        assert following.mean() == pytest.approx(
+            expected, abs=4.0 * following.std() / np.sqrt(len(following))
+        )
+
+
+def test_hamilton_drifts_up_in_regime_0_and_down_in_regime_1_and_shows_neither():
+    market = drawn("hamilton")
+    assert set(market.signals) == {"x_return"}
+    for regime, drift in ((0, 1.2), (1, -1.2)):
+        following = market.returns[1:][market.regime[:-1] == regime] * 1e4
+        assert following.mean() == pytest.approx(drift, abs=4.0 * 6.0 / np.sqrt(len(following)))
+        assert following.std() == pytest.approx(6.0, rel=0.015)
+    changes = np.mean(market.regime[1:] != market.regime[:-1])
+    assert changes == pytest.approx(0.01, abs=np.sqrt(0.01 * 0.99) * FOUR_ERRORS)
+    np.testing.assert_allclose(market.signals["x_return"] * SIGMA, market.returns, rtol=1e-12)
+
+
+def test_moe4_follows_the_direction_of_its_regime():
+    market = drawn("moe4")
+    f1, f2 = market.signals["x_f1"], market.signals["x_f2"]
+    followed = {0: f1, 1: f2, 2: -f1, 3: -f2}
+    unrelated = {0: f2, 1: f1, 2: f2, 3: f1}
+    np.testing.assert_array_equal(market.signals["x_regime"], market.regime)
+    for regime in range(4):
+        inside = market.regime[:-1] == regime
+        following = market.returns[1:][inside]
+        errors = 4.0 / np.sqrt(inside.sum())
+        # A share of .05 of the variance is a correlation of its root.
+        assert correlation(followed[regime][:-1][inside], following) == pytest.approx(
+            np.sqrt(0.05), abs=errors
+        )
+        assert abs(correlation(unrelated[regime][:-1][inside], following)) < errors
+
+
+@pytest.mark.parametrize("name", ["moe4", "moe_wide"])
+def test_a_regime_of_four_lasts_a_hundred_bars_and_is_followed_by_any_other_alike(name):
+    regime = drawn(name).regime
+    assert regime is not None
+    changed = regime[1:] != regime[:-1]
+    assert changed.mean() == pytest.approx(0.01, abs=np.sqrt(0.01 * 0.99) * FOUR_ERRORS)
+    steps = (regime[1:] - regime[:-1])[changed] % 4
+    for step in (1, 2, 3):
+        assert np.mean(steps == step) == pytest.approx(1 / 3, abs=4.0 * np.sqrt(2 / 9 / changed.sum()))
+
+
+def test_the_wide_directions_are_unit_vectors_that_add_up_to_zero_and_are_the_same_for_every_seed():
+    directions = moe_wide_directions()
+    assert directions.shape == (4, 6)
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1.0, atol=1e-12)
+    np.testing.assert_allclose(directions.sum(axis=0), 0.0, atol=1e-12)
+    # No two alike or opposite, or two experts would do for four regimes.
+    products = directions @ directions.T - np.eye(4)
+    assert np.abs(products).max() < 0.8
+    for seed in (1, 2):
+        market = generate("moe_wide", SESSIONS, seed)
+        features = np.column_stack([market.signals[f"x_f{place}"] for place in range(1, 7)])
+        for regime in range(4):
+            inside = market.regime[:-1] == regime
+            following = market.returns[1:][inside] / SIGMA
+            found = features[:-1][inside].T @ following / inside.sum()
+            np.testing.assert_allclose(
+                found, np.sqrt(0.05) * directions[regime], atol=4.5 / np.sqrt(inside.sum())
+            )
+
+
+@pytest.mark.parametrize("theta", [0.0, 0.7, -2.0])
+def test_a_task_follows_one_direction_from_the_first_bar_to_the_last(theta):
+    market = drawn("task", theta=theta)
+    assert set(market.signals) == {"x_f1", "x_f2"}
+    f1, f2 = market.signals["x_f1"], market.signals["x_f2"]
+    for half in (slice(0, BARS // 2), slice(BARS // 2, BARS - 1)):
+        following = market.returns[1:][half]
+        errors = 1.5 * FOUR_ERRORS
+        along = (np.cos(theta) * f1 + np.sin(theta) * f2)[:-1][half]
+        across = (-np.sin(theta) * f1 + np.cos(theta) * f2)[:-1][half]
+        assert correlation(along, following) == pytest.approx(np.sqrt(0.05), abs=errors)
+        assert abs(correlation(across, following)) < errors
+
+
+@pytest.mark.parametrize("name", ["moe4", "moe_wide", "task"])
+def test_features_are_white_unless_rho_says_otherwise(name):
+    for column, feature in drawn(name).signals.items():
+        if column != "x_regime":
+            assert feature.std() == pytest.approx(1.0, abs=FOUR_ERRORS)
+            assert abs(correlation(feature[:-1], feature[1:])) < FOUR_ERRORS
+    if name != "moe_wide":
+        feature = drawn(name, rho=0.9).signals["x_f1"]
+        assert correlation(feature[:-1], feature[1:]) == pytest.approx(0.9, abs=0.01)
 
 
 @pytest.mark.parametrize("phi", [-0.3, 0.3, -0.1])
@@ -197,7 +358,14 @@ def test_an_unknown_parameter_is_refused_with_those_there_are():
 
 
 @pytest.mark.parametrize(
-    ("name", "params"), [("ar1", {"phi": 1.0}), ("planted", {"r2": float("nan")}), ("momrev", {"stay": 1.5})]
+    ("name", "params"),
+    [
+        ("ar1", {"phi": 1.0}),
+        ("planted", {"r2": float("nan")}),
+        ("momrev", {"stay": 1.5}),
+        ("bounce", {"half_spread_bp": 0.0}),
+        ("task", {"theta": 7.0}),
+    ],
 )
 def test_a_parameter_outside_its_range_is_refused(name, params):
     with pytest.raises(UsageError, match=f"{name}: {next(iter(params))} has to lie between"):
