@@ -17,7 +17,7 @@ from rl.features.indicators import FEATURES
 from rl.market.calendars import CALENDARS
 from rl.market.checks import CHECKS
 from rl.market.instruments import Instrument, InstrumentKeys, InstrumentsFile
-from rl.market.oracles import solve
+from rl.market.oracles import LONG_ONLY, LONG_SHORT, solve, solve_sessions
 from rl.market.synthetic import MARKETS
 from rl.stages.plan import Plan
 
@@ -193,6 +193,18 @@ def test_markets_lists_every_market_and_what_its_best_policy_earns():
     costs = [float(column.removesuffix(" bp")) for column in earned.columns[1:]]
     for market, *cells in earned.rows:
         found = [solve(plain(market), cost_bp=cost).gain_bp for cost in costs]
+        assert [float(cell) for cell in cells] == pytest.approx(found, abs=1e-3)
+
+
+def test_markets_lists_what_traders_earn_who_end_the_day_flat_or_may_not_short():
+    earned = the_table("markets-with-known-answers.md", "At 0.5 bp")
+    assert [plain(cell) for cell in earned.column("At 0.5 bp")] == list(MARKETS)
+    for market, *cells in earned.rows:
+        found = [
+            find(plain(market), cost_bp=0.5, allowed=allowed).gain_bp
+            for allowed in (LONG_SHORT, LONG_ONLY)
+            for find in (solve, solve_sessions)
+        ]
         assert [float(cell) for cell in cells] == pytest.approx(found, abs=1e-3)
 
 

@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 from scipy.signal import lfilter
+from scipy.stats import norm
 
 from rl.market.oracles import (
     LONG_ONLY,
@@ -117,7 +118,14 @@ def test_where_nothing_can_be_earned_every_best_policy_stays_flat(name, allowed)
 def test_bounce_pays_last_bar_reversal_on_paper_and_ruins_it_at_the_true_spread():
     market = drawn("bounce")
     reversal = -np.sign(market.returns)
-    for cost_bp, bp_per_bar, sharpe in ((0.0, 0.1306, 5.0), (1.0, -0.88, -30.0)):
+    # r[t] holds 0 or 2 bp of the side it ends on, each half of the time, in noise of 6 bp: its sign is right about
+    # that side, which turns the next return by 1 bp, that much more often than wrong.
+    earns = 0.5 * (2.0 * norm.cdf(2.0 / 6.0) - 1.0)
+    # Neighbouring returns have correlation -1 / 38, so their signs differ in this share of bars; each turn is 2 units.
+    turns = 0.5 + np.arcsin(1.0 / 38.0) / np.pi
+    assert (earns, turns) == pytest.approx((0.1306, 0.5084), abs=1e-4)
+    for cost_bp, sharpe in ((0.0, 4.6), (1.0, -30.7)):
+        bp_per_bar = earns - 2.0 * cost_bp * turns
         bars = per_bar_bp(reversal, market, cost_bp)
         assert bars.mean() == pytest.approx(bp_per_bar, abs=3.0 * STANDARD_ERROR_BP)
         # The sampling error of a yearly Sharpe ratio over eight years is 1 / sqrt(8).
