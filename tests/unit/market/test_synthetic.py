@@ -190,20 +190,24 @@ def test_a_bounce_return_is_the_half_spread_after_a_bid_and_minus_it_after_an_as
         )
 
 
-def test_hamilton_drifts_up_in_regime_0_and_down_in_regime_1_and_shows_neither():
-    market = drawn("hamilton")
+@pytest.mark.parametrize("stay", [0.99, 0.5])  # with 0.5 the regime of another bar says nothing
+def test_hamilton_drifts_up_in_regime_0_and_down_in_regime_1_and_shows_neither(stay):
+    market = drawn("hamilton", stay=stay)
+    assert market.regime is not None
     assert set(market.signals) == {"x_return"}
     for regime, drift in ((0, 1.2), (1, -1.2)):
         following = market.returns[1:][market.regime[:-1] == regime] * 1e4
         assert following.mean() == pytest.approx(drift, abs=4.0 * 6.0 / np.sqrt(len(following)))
         assert following.std() == pytest.approx(6.0, rel=0.015)
     changes = np.mean(market.regime[1:] != market.regime[:-1])
-    assert changes == pytest.approx(0.01, abs=np.sqrt(0.01 * 0.99) * FOUR_ERRORS)
+    assert changes == pytest.approx(1.0 - stay, abs=np.sqrt(stay * (1.0 - stay)) * FOUR_ERRORS)
     np.testing.assert_allclose(market.signals["x_return"] * SIGMA, market.returns, rtol=1e-12)
 
 
-def test_moe4_follows_the_direction_of_its_regime():
-    market = drawn("moe4")
+@pytest.mark.parametrize("stay", [0.99, 0.25])  # with 0.25 the regime of another bar says nothing
+def test_moe4_follows_the_direction_of_its_regime(stay):
+    market = drawn("moe4", stay=stay)
+    assert market.regime is not None
     f1, f2 = market.signals["x_f1"], market.signals["x_f2"]
     followed = {0: f1, 1: f2, 2: -f1, 3: -f2}
     unrelated = {0: f2, 1: f1, 2: f2, 3: f1}
