@@ -138,7 +138,7 @@ def _bounce(stream: Stream, bars: int, *, half_spread_bp: float) -> DrawnPath:
 def bounce_steps(half_spread_bp: float) -> np.ndarray:
     """Return close over close where the mid does not move, by old and new side (bid, ask). (2, 2)
 
-    The ratio of two quotes is h^2 above 1 in the mean (Blume and Stambaugh 1983, equation 3), which a position
+    The ratio of two quotes is h^2 above 1 in the mean (Blume and Stambaugh 1983), which a position
     would seem to earn for nothing. It is taken out, so that the mean return is exactly h after a bid and exactly
     -h after an ask; the mid then falls by h^2 a bar, a ten-thousandth of a bp.
     """
