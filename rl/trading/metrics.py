@@ -21,31 +21,46 @@ _NORMAL = NormalDist()
 # constant series is often 1e-19 instead of 0, which would turn a flat line into a Sharpe ratio of 1e16.
 _ROUNDING = 1e-12
 
+_NO_TRADE = {"nan": "no trade was closed"}
+_NO_SPREAD = {"nan": "fewer than two sessions, or their returns did not vary"}
+_NO_GROWTH = {
+    "nan": "no session, or the account did not start with money",
+    "inf": "growth too large for a number",
+}
+_NO_CALMAR = {
+    "nan": "no session, or the equity did not move",
+    "inf": "the equity never fell below its peak",
+}
+
+# By the name a figure is reported under.
 _REASONS = {
-    "win_rate": {"nan": "no trade was closed"},
+    "win_rate": _NO_TRADE,
+    "win_rate_low": _NO_TRADE,
+    "win_rate_high": _NO_TRADE,
     "profit_factor": {
         "nan": "no trade was closed, or none won or lost anything",
         "inf": "no trade lost money",
     },
-    "expectancy": {"nan": "no trade was closed"},
+    "expectancy": _NO_TRADE,
     "payoff_ratio": {"nan": "no trade was won", "inf": "no trade lost money"},
     "break_even_win_rate": {"nan": "there were not both won and lost trades"},
-    "average_holding_bars": {"nan": "no trade was closed"},
+    "average_holding_bars": _NO_TRADE,
     "cost_share": {
         "nan": "no trade was closed, or none cost or earned anything",
-        "inf": "no trade earned its costs",
+        "inf": "no trade won anything before its costs",
     },
-    "sharpe_ratio": {"nan": "fewer than two sessions, or the equity did not move"},
+    "exposure": {"nan": "there is no bar"},
+    "turnover_per_year": {"nan": "no session, or the average equity was not above zero"},
+    "sharpe_ratio": _NO_SPREAD,
+    "sharpe_low": _NO_SPREAD,
+    "sharpe_high": _NO_SPREAD,
+    "sharpe_per_session": _NO_SPREAD,
     "sortino_ratio": {"nan": "no session, or the equity did not move", "inf": "no session lost money"},
-    "calmar": {
-        "nan": "no session, or the equity did not move",
-        "inf": "the equity never fell below its peak",
-    },
+    "calmar": _NO_CALMAR,
+    "calmar_ratio": _NO_CALMAR,
     "max_drawdown": {"nan": "no equity, or the account did not start with money"},
-    "cagr": {
-        "nan": "no session, or the account did not start with money",
-        "inf": "growth too large for a number",
-    },
+    "cagr": _NO_GROWTH,
+    "annual_return": _NO_GROWTH,
 }
 
 

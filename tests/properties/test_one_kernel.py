@@ -311,6 +311,24 @@ def test_no_position_is_decided_on_where_features_are_undefined(arrays, rules, s
     assert (replay.decided[blind] == 0.0).all()
 
 
+@FEW
+@given(arrays=markets(BARS), rules=trading_rules(), scheme=SCHEMES, seed=SEEDS, calm=CALM)
+def test_the_weights_of_the_reward_change_nothing_but_the_reward(arrays, rules, scheme, seed, calm):
+    """A gate judges money; whoever pays a bonus for something else must not be able to pass it by that."""
+    actions = random_actions(scheme, (BARS - 1,), seed, calm)
+    other = replace(
+        rules, weight_log_equity=0.3, weight_drawdown=2.0, weight_turnover=1.0, bar_volatility=0.5
+    )
+    one, two = (
+        replay_actions(arrays, (0, BARS), each, actions, scheme=scheme, capital=CAPITAL)
+        for each in (rules, other)
+    )
+    np.testing.assert_array_equal(one.equity, two.equity)
+    np.testing.assert_array_equal(one.fill_log, two.fill_log)
+    np.testing.assert_array_equal(one.account, two.account)
+    assert len(one.fill_log) == 0 or not np.array_equal(one.rewards, two.rewards)
+
+
 COSTS = (
     "commission_per_entry",
     "commission_per_exit",

@@ -229,6 +229,85 @@ def test_a_short_position_has_its_stop_above_and_its_target_below():
     assert (exit_[kernel.FILL_PRICE], exit_[kernel.FILL_REASON]) == (90.0, kernel.TARGET)
 
 
+# The bar after a long position was opened at 100, its stop at 95 and its target at 110: what it fills, if anything.
+CRAFTED = {
+    "touches both": ((100, 111, 94, 100), (95, kernel.STOP), True),
+    "gaps through the stop": ((90, 92, 89, 91), (90, kernel.STOP), False),
+    "gaps through the stop and runs to the target": ((90, 112, 89, 111), (90, kernel.STOP), True),
+    "gaps through the target": ((120, 121, 119, 120), (120, kernel.TARGET), False),
+    "gaps through the target and falls to the stop": ((120, 121, 90, 92), (120, kernel.TARGET), True),
+    "touches the stop to the tick": ((100, 101, 95, 99), (95, kernel.STOP), False),
+    "touches the target to the tick": ((100, 110, 99, 101), (110, kernel.TARGET), False),
+    "opens at the stop": ((95, 99, 95, 98), (95, kernel.STOP), False),
+    "opens at the target": ((110, 111, 108, 109), (110, kernel.TARGET), False),
+    "misses both by a hair": ((100, 109.99, 95.01, 100), None, False),
+}
+
+
+@pytest.mark.parametrize("case", CRAFTED)
+@pytest.mark.parametrize("side", [LONG, SHORT])
+def test_crafted_bars_fill_stop_and_target_where_they_were_really_on_offer(case, side):
+    (o, h, l, c), expected, both = CRAFTED[case]
+    # A short sees the same bar upside down, mirrored at its entry of 100.
+    bar = (o, h, l, c) if side == LONG else (200 - o, 200 - l, 200 - h, 200 - c)
+    account = Account(market_of([(100, 100, 100, 100), (100, 100, 100, 100), bar]), STOPPED)
+    account.act(side)
+    fills = account.act(side)
+    assert account.out[kernel.BOTH_TOUCHED] == both
+    if expected is None:
+        assert fills == []
+        return
+    (exit_,) = fills
+    price, reason = expected
+    assert exit_[kernel.FILL_REASON] == reason
+    assert exit_[kernel.FILL_PRICE] == (price if side == LONG else 200 - price)
+    assert account.units == 0.0
+
+
+@pytest.mark.parametrize(
+    ("bar", "price", "slippage"),
+    [
+        # Bought at 100.25: the stop lies at 95.25 and is a market order, the target at 110.25 and is a limit.
+        ((100, 101, 95, 99), 95.25 - 0.25, 10 * 0.25),
+        ((90, 92, 89, 91), 90 - 0.25, 10 * 0.25),
+        ((100, 110.25, 99, 101), 110.25, 0.0),
+        ((120, 121, 119, 120), 120, 0.0),
+    ],
+    ids=["stop", "gap through the stop", "target", "gap through the target"],
+)
+def test_a_stop_pays_slippage_and_a_target_does_not(bar, price, slippage):
+    rules = replace(STOPPED, slippage_price=0.25, margin_rate=0.5)
+    account = Account(market_of([(100, 100, 100, 100), (100, 100, 100, 100), bar]), rules)
+    account.act(LONG)
+    (exit_,) = account.act(LONG)
+    assert (exit_[kernel.FILL_PRICE], exit_[kernel.FILL_SLIPPAGE]) == (price, slippage)
+
+
+def test_a_gap_through_the_trailing_stop_fills_at_the_open():
+    rows = [(100, 100, 100, 100), (100, 120, 100, 120), (110, 112, 109, 111)]
+    account = Account(market_of(rows), replace(FREE, trailing_stop=3.0))
+    account.act(LONG)
+    (exit_,) = account.act(LONG)
+    assert (exit_[kernel.FILL_PRICE], exit_[kernel.FILL_REASON]) == (110.0, kernel.TRAIL)
+
+
+def test_exits_given_as_rates_are_shares_of_the_entry_price():
+    rules = replace(FREE, stop_loss=0.05, take_profit=0.1, exits_in_atr=False)
+    account = Account(market_of([(200, 200, 200, 200), (200, 200, 200, 200), (200, 221, 199, 220)]), rules)
+    account.act(LONG)
+    assert account.account[kernel.STOP_PRICE] == 190.0
+    (exit_,) = account.act(LONG)
+    assert exit_[kernel.FILL_PRICE] == pytest.approx(220.0)
+
+
+def test_a_stop_inside_the_sessions_last_bar_leaves_nothing_to_square_off():
+    market = market_of([(100, 100, 100, 100), (100, 101, 94, 99)], session_end=[False, True])
+    account = Account(market, replace(STOPPED, square_off=True))
+    fills = account.act(LONG)
+    assert [fill[kernel.FILL_REASON] for fill in fills] == [kernel.ORDER, kernel.STOP]
+    assert account.units == 0.0
+
+
 def test_the_trailing_stop_moves_after_the_bar_was_tested_never_before():
     rows = [(100, 100, 100, 100), (100, 120, 100, 118), (118, 119, 114, 115)]
     account = Account(market_of(rows), replace(FREE, trailing_stop=3.0))

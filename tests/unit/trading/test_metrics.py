@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
 from rl.trading import metrics
 
@@ -229,6 +230,94 @@ def test_return_figures_agree_with_quantstats(seed):
     assert metrics.calmar(growth, drawdown) == pytest.approx(stats.calmar(series, periods=252), rel=1e-10)
 
 
+def quantstats_of(values: np.ndarray):
+    """Return the independent library and the values as it wants them."""
+    quantstats = pytest.importorskip("quantstats", reason="the independent library; install the dev extra")
+    pandas = pytest.importorskip("pandas", reason="quantstats needs it; install the dev extra")
+    index = pandas.bdate_range("2020-01-01", periods=len(values))
+    return quantstats.stats, pandas.Series(values, index=index)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_trade_figures_agree_with_quantstats_where_it_is_given_trades(seed):
+    """It counts periods; a ledger's trades, one a period and none of them zero, are the same to it."""
+    net = returns_of(seed, sessions=60, drift=1.0, spread=30.0)
+    stats, series = quantstats_of(net)
+    given = {"prepare_returns": False}
+    assert metrics.win_rate(net) == pytest.approx(stats.win_rate(series, **given), rel=1e-12)
+    assert metrics.profit_factor(net) == pytest.approx(stats.profit_factor(series, **given), rel=1e-12)
+    assert metrics.payoff_ratio(net) == pytest.approx(stats.payoff_ratio(series, **given), rel=1e-12)
+    assert metrics.expectancy(net) == pytest.approx(stats.avg_return(series, **given), rel=1e-12)
+
+
+def test_a_trade_over_many_periods_counts_once_where_quantstats_counts_each_period():
+    """Why its win rate and profit factor of session returns may never reach a gate."""
+    # Two trades: 100 -> 102, 101, 104, and 104 -> 103, 105, 102. By session 3 of 6 won, by trade 1 of 2.
+    by_session = np.array([2.0, -1.0, 3.0, -1.0, 2.0, -3.0])
+    by_trade = np.array([by_session[:3].sum(), by_session[3:].sum()])
+    stats, series = quantstats_of(by_session)
+    assert metrics.win_rate(by_trade) == 0.5
+    assert metrics.profit_factor(by_trade) == 4.0 / 2.0
+    assert stats.profit_factor(series, prepare_returns=False) == pytest.approx(7.0 / 5.0)
+
+
+# Ledgers worked out by hand: net results, then won, lost and the figures that follow.
+LEDGERS = [
+    # net results, win rate, profit factor, payoff ratio, expectancy, break-even win rate
+    ([50.0, -25.0], 1 / 2, 2.0, 2.0, 12.5, 1 / 3),
+    ([10.0, 10.0, 10.0, -60.0], 3 / 4, 0.5, 1 / 6, -7.5, 6 / 7),
+    ([-1.0, -1.0, -1.0, 12.0], 1 / 4, 4.0, 12.0, 2.25, 1 / 13),
+    ([0.0, 0.0, 8.0, -4.0], 1 / 4, 2.0, 6.0, 1.0, (4 / 3) / (8 + 4 / 3)),
+    ([1e-9, -1e9], 1 / 2, 1e-18, 1e-18, -5e8, 1.0),
+]
+
+
+@pytest.mark.parametrize(("net", "won", "factor", "payoff", "mean", "even"), LEDGERS)
+def test_figures_of_ledgers_worked_out_by_hand(net, won, factor, payoff, mean, even):
+    net = np.array(net)
+    assert metrics.win_rate(net) == won
+    assert metrics.profit_factor(net) == pytest.approx(factor, rel=1e-12)
+    assert metrics.payoff_ratio(net) == pytest.approx(payoff, rel=1e-12)
+    assert metrics.expectancy(net) == pytest.approx(mean, rel=1e-12)
+    assert metrics.break_even_win_rate(net) == pytest.approx(even, rel=1e-12)
+
+
+def test_return_figures_are_those_of_empyricals_formulae():
+    """Written out from its source, since the package itself would bring an old peewee along.
+
+    sharpe_ratio: mean / std(ddof=1) * sqrt(p). downside_risk: sqrt(mean(min(r, 0)^2)) * sqrt(p), and sortino_ratio:
+    mean * p over it. max_drawdown: min of cum / running maximum - 1, the start counted. annual_return: final value to
+    the power of 1 / years, less 1. calmar_ratio: that over the drawdown.
+    """
+    returns, p = returns_of(9, sessions=300), 365.0
+    value = np.concatenate([[1.0], np.cumprod(1.0 + returns)])
+    drawdown = np.min(value / np.maximum.accumulate(value) - 1.0)
+    yearly = value[-1] ** (1.0 / (len(returns) / p)) - 1.0
+    downside = np.sqrt(np.mean(np.clip(returns, -np.inf, 0.0) ** 2)) * np.sqrt(p)
+    assert metrics.sharpe_ratio(returns, p) == pytest.approx(
+        np.mean(returns) / np.std(returns, ddof=1) * np.sqrt(p), rel=1e-12
+    )
+    assert metrics.sortino_ratio(returns, p) == pytest.approx(np.mean(returns) * p / downside, rel=1e-12)
+    assert metrics.max_drawdown(value) == pytest.approx(-drawdown, rel=1e-12)
+    found = metrics.cagr(1.0, value[-1], len(returns), p)
+    assert found == pytest.approx(yearly, rel=1e-9)
+    assert metrics.calmar(found, metrics.max_drawdown(value)) == pytest.approx(yearly / -drawdown, rel=1e-9)
+
+
+def test_one_trial_deflates_to_the_probabilistic_sharpe_ratio_of_quantstats():
+    """It estimates skewness and kurtosis in another way than we do, so it is compared on its own estimates."""
+    returns = returns_of(6, sessions=250) ** 3 * 1e4  # fat tails
+    stats, series = quantstats_of(returns)
+    skew, kurtosis = (
+        stats.skew(series, prepare_returns=False),
+        stats.kurtosis(series, prepare_returns=False) + 3,
+    )
+    ratio = stats.sharpe(series, annualize=False)
+    found = metrics.deflated_sharpe(ratio, len(returns), skew, kurtosis, trials=1, trial_variance=0.0)
+    assert found == pytest.approx(stats.probabilistic_sharpe_ratio(series), rel=1e-9)
+    assert 0.01 < found < 0.99
+
+
 # --- intervals and luck -------------------------------------------------------------------------------------
 
 
@@ -238,6 +327,15 @@ def test_wilson_interval_by_hand():
     scale = 1 + z * z / 10
     centre, half = (0.8 + z * z / 20) / scale, z * math.sqrt(0.8 * 0.2 / 10 + z * z / 400) / scale
     assert metrics.wilson_interval(8, 10) == pytest.approx((centre - half, centre + half), abs=1e-6)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+@pytest.mark.parametrize(("wins", "trades"), [(0, 5), (5, 5), (3, 7), (400, 1000)])
+def test_wilson_interval_is_that_of_scipy(wins, trades, confidence):
+    theirs = scipy_stats.binomtest(wins, trades).proportion_ci(confidence, method="wilson")
+    assert metrics.wilson_interval(wins, trades, confidence) == pytest.approx(
+        (theirs.low, theirs.high), abs=1e-12
+    )
 
 
 def test_wilson_interval_has_a_width_where_everything_was_won():
@@ -262,6 +360,30 @@ def test_the_deflated_sharpe_ratio_reproduces_the_published_example():
     assert metrics.best_sharpe_by_luck(100, variance) == pytest.approx(0.1132, abs=5e-5)
     found = metrics.deflated_sharpe(2.5 / math.sqrt(250), 1250, -3.0, 10.0, 100, variance)
     assert found == pytest.approx(0.9004, abs=5e-5)
+
+
+@pytest.mark.parametrize("trials", [2, 10, 100])
+def test_the_best_of_several_worthless_trials_is_as_good_as_said(trials):
+    """Against 20,000 draws; the formula is an approximation, a few per cent off for few trials."""
+    drawn = np.random.default_rng(trials).normal(0.0, 0.05, (20_000, trials)).max(axis=1)
+    assert metrics.best_sharpe_by_luck(trials, 0.05**2) == pytest.approx(
+        drawn.mean(), rel=0.1 if trials < 5 else 0.03
+    )
+
+
+def test_the_deflated_sharpe_ratio_of_a_series_uses_its_own_moments():
+    returns = returns_of(8, sessions=200) ** 3 * 1e4
+    ratio = np.mean(returns) / np.std(returns, ddof=1)
+    skew, kurtosis = scipy_stats.skew(returns), scipy_stats.kurtosis(returns, fisher=False)
+    spread = math.sqrt(1 - skew * ratio + (kurtosis - 1) / 4 * ratio**2)
+    by_hand = scipy_stats.norm.cdf(
+        (ratio - metrics.best_sharpe_by_luck(7, 0.003)) * math.sqrt(len(returns) - 1) / spread
+    )
+    assert metrics.deflated_sharpe_of(returns, 7, 0.003) == pytest.approx(by_hand, rel=1e-9)
+    half = scipy_stats.norm.ppf(0.95) * spread / math.sqrt(len(returns) - 1)
+    assert metrics.sharpe_interval(returns, DAILY, 0.9) == pytest.approx(
+        ((ratio - half) * math.sqrt(DAILY), (ratio + half) * math.sqrt(DAILY)), rel=1e-9
+    )
 
 
 def test_the_deflated_sharpe_ratio_falls_with_the_number_of_trials():
@@ -324,6 +446,15 @@ def test_figures_that_cannot_be_computed_are_null_with_a_reason():
         "other": "not measured",
     }
     assert json.loads(json.dumps({**numbers, "not_computed": not_computed}, allow_nan=False))["trades"] == 7
+
+
+def test_every_reason_is_one_of_its_own_figure():
+    """A figure under a name without reasons of its own says only that it is not defined."""
+    assert metrics.reason_not_computed("sharpe_low", math.nan).startswith("fewer than two sessions")
+    assert metrics.reason_not_computed("annual_return", math.inf) == "growth too large for a number"
+    assert metrics.reason_not_computed("calmar_ratio", math.inf) == "the equity never fell below its peak"
+    assert metrics.reason_not_computed("unheard_of", math.nan) == "it is not defined for this record"
+    assert metrics.reason_not_computed("unheard_of", math.inf) == "it is not bounded for this record"
 
 
 def test_a_table_instead_of_a_row_is_refused():
