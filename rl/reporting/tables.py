@@ -44,3 +44,8 @@ def number(value: float | None, digits: int = 2) -> str:
 def whole(value: float | None) -> str:
     """Return a whole number with thousands marked, or a dash."""
     return "-" if value is None else f"{int(value):,}"
+
+
+def probability(value: float | None) -> str:
+    """Return a probability with three significant digits, or a dash."""
+    return "-" if value is None else f"{value:.3g}"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rl.common.atomic_files import write_json, write_text
-from rl.reporting.tables import number, percent, table_lines, whole
+from rl.reporting.tables import number, percent, probability, table_lines, whole
+from rl.stages.outcomes import StageOutcome, SymbolOutcome
 from rl.stages.plan import STAGES, Plan
-from rl.stages.sequence import StageOutcome, SymbolOutcome
 from rl.stages.stage_model import STAGE_TITLES
 from rl.stages.symbol_data import SymbolData
 
@@ -58,6 +58,49 @@ def summary_table(outcomes: Sequence[SymbolOutcome]) -> list[str]:
     return table_lines(headings, rows, left=6, width=130)
 
 
+def promotion_table(outcomes: Sequence[SymbolOutcome]) -> list[str]:
+    """Return one line per symbol judged for promotion: its p, what correcting did to it, and what came of it."""
+    rows = []
+    for outcome in outcomes:
+        found = _promotion_figures(outcome)
+        if found is None:
+            continue
+        survived = {True: "yes", False: "no", None: "-"}[found["survived"]]
+        rows.append(
+            [
+                _labelled(outcome.symbol),
+                str(found["look"]),
+                probability(found["p"]),
+                probability(found["alpha_used"]),
+                probability(found["corrected_p"]),
+                probability(found["rank_threshold"]),
+                survived,
+                _promoted(outcome),
+            ]
+        )
+    if not rows:
+        return []
+    headings = ["promotion", "look", "p", "its alpha", "corrected p", "needed", "survived", "result"]
+    return table_lines(headings, rows, width=130)
+
+
+def _promotion_figures(outcome: SymbolOutcome) -> dict[str, Any] | None:
+    """Return what decided a promotion by its p value; None where none was judged."""
+    verdict = outcome.promotion
+    if verdict is None:
+        return None
+    family = verdict.context.get("family", {})
+    return {
+        "look": verdict.attempt,
+        "p": verdict.metrics.get("p_no_edge"),
+        "alpha_used": verdict.alpha_used,
+        "corrected_p": family.get("corrected_p"),
+        "rank_threshold": family.get("rank_threshold"),
+        "survived": family.get("survived"),
+        "outcome": verdict.outcome,
+    }
+
+
 def _labelled(symbol: str) -> str:
     return f"{symbol} (SYNTHETIC)" if symbol.startswith(SYNTHETIC_PREFIX) else symbol
 
@@ -66,7 +109,7 @@ def _promoted(outcome: SymbolOutcome) -> str:
     if outcome.promotion is None:
         return "no champion"
     if outcome.promotion.passed:
-        return "PROMOTED"
+        return "PROMOTED" if outcome.final_file else "passed, but not written"
     written = ", written UNPROVEN" if outcome.final_file else ""
     return f"no ({outcome.promotion.outcome}{written})"
 
@@ -96,6 +139,17 @@ def _text(outcomes: Sequence[SymbolOutcome], plan: Plan) -> list[str]:
         "Validation figures are of the greedy policy, net of costs. Stages are chosen and stopped by them, so they are",
         "no estimate of what comes next. The promotion window is opened only to judge a champion; looks are counted.",
     ]
+    if table := promotion_table(outcomes):
+        rate = plan.evidence.false_discovery_rate
+        lines += [
+            "",
+            *table,
+            "",
+            "p: chance of such a mean trade without any edge, asked for at the alpha of its look. Corrected p: times",
+            "what looking so often costs. Of the models promoted in one run at most a share of "
+            f"{percent(rate, 0)} is expected to have",
+            "no edge (Benjamini-Hochberg over all symbols judged in it).",
+        ]
     for outcome in outcomes:
         lines += ["", "=" * 100, _labelled(outcome.symbol), ""]
         lines += [
@@ -175,6 +229,11 @@ def _json(outcomes: Sequence[SymbolOutcome], plan: Plan) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "headline": _headline(outcomes),
         "plan": plan.as_dict(),
+        "promotions": {
+            outcome.symbol: found
+            for outcome in outcomes
+            if (found := _promotion_figures(outcome)) is not None
+        },
         "symbols": {outcome.symbol: _symbol_json(outcome) for outcome in outcomes},
     }
 

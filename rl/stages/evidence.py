@@ -333,15 +333,20 @@ def sessions_needed(test: ClusteredTest, alpha: float) -> int | None:
         Sessions in all, those observed included and never fewer. None where the mean is not positive, nothing
         could be tested, or more than ten million would be needed.
     """
-    if not test.mean > 0.0 or math.isnan(test.t):
+    return sessions_to_show(test.mean, test.t, test.sessions, alpha)
+
+
+def sessions_to_show(mean: float, t: float, sessions: int, alpha: float) -> int | None:
+    """Return `sessions_needed` of a test of which only mean, t value and number of sessions are known."""
+    if not mean > 0.0 or math.isnan(t):
         return None
-    if math.isinf(test.t):
-        return max(test.sessions, math.ceil(math.log(alpha) / math.log(0.5)))
+    if math.isinf(t):
+        return max(sessions, math.ceil(math.log(alpha) / math.log(0.5)))
 
     def shown(count: int) -> bool:
-        return test.t * math.sqrt(count / test.sessions) >= float(stdtrit(count - 1, 1.0 - alpha))
+        return t * math.sqrt(count / sessions) >= float(stdtrit(count - 1, 1.0 - alpha))
 
-    high = max(2, test.sessions)
+    high = max(2, sessions)
     if shown(high):
         return high
     while not shown(high):
@@ -369,6 +374,8 @@ def window_hash(symbol: str, start_ns: int | np.integer, stop_ns: int | np.integ
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+_KINDS = ("look", "verdict", "settlement")
+
 LEDGER_NAME = "evidence_ledger.jsonl"
 """In the reports folder: deleting models does not make windows fresh again."""
 
@@ -377,9 +384,10 @@ class EvidenceLedger:
     """Counts looks at data windows, in a file that is only ever appended to.
 
     One JSON object per line: a *look* takes the next attempt number of its window, a *verdict* says what came
-    of it. Deleting a model does not reset the count. Record a look **before** looking: a process killed in
-    between has then spent an attempt rather than gained a free one. The file is locked while a line is added,
-    so two processes never get the same number, and each line is on the disk before its number is handed out.
+    of it, a *settlement* what became of that verdict among all symbols judged in the run. Deleting a model
+    does not reset the count. Record a look **before** looking: a process killed in between has then spent an
+    attempt rather than gained a free one. The file is locked while a line is added, so two processes never
+    get the same number, and each line is on the disk before its number is handed out.
 
     A line cut off by a crash was never acknowledged; it is not counted, stays in the file, and is reported in
     `notes` and by a warning. Any other damage is refused, since a count with a hole proves nothing.
@@ -450,17 +458,32 @@ class EvidenceLedger:
             DataError: If the ledger is damaged, or holds no such look.
             ValueError: If a field cannot be written as JSON.
         """
+        self._follow_up("verdict", symbol, window_hash, purpose, attempt, fields)
+
+    def settle(self, symbol: str, window_hash: str, purpose: str, attempt: int, **fields: Any) -> None:
+        """Write down what became of a verdict once all symbols of its run were judged; as `conclude`."""
+        self._follow_up("settlement", symbol, window_hash, purpose, attempt, fields)
+
+    def _follow_up(
+        self,
+        kind: str,
+        symbol: str,
+        window_hash: str,
+        purpose: str,
+        attempt: int,
+        fields: Mapping[str, Any],
+    ) -> None:
         with self._locked() as file:
             entries, torn = self._read(file)
             looks = _looks(entries, symbol, window_hash, purpose, None)
             if attempt not in [look["attempt"] for look in looks]:
                 raise DataError(
                     f"{self.path} holds no look number {attempt} at this window of {symbol} for {purpose}; "
-                    f"it holds {len(looks)}. Record the look before its verdict."
+                    f"it holds {len(looks)}. Record the look before its {kind}."
                 )
-            line: dict[str, Any] = {"kind": "verdict", "symbol": symbol, "window_hash": window_hash}
+            line: dict[str, Any] = {"kind": kind, "symbol": symbol, "window_hash": window_hash}
             line |= {"purpose": purpose, "attempt": attempt}
-            written = json.loads(self._as_json(line | fields))
+            written = json.loads(self._as_json({**line, **fields}))
             if not any(entry.items() >= written.items() for entry in entries):
                 self._append(file, line, fields, after_torn_line=torn)
 
@@ -586,7 +609,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(entry, dict) or entry.get("kind") not in ("look", "verdict"):
+    if not isinstance(entry, dict) or entry.get("kind") not in _KINDS:
         return None
     texts = all(isinstance(entry.get(key), str) for key in ("symbol", "window_hash", "purpose"))
     attempt = entry.get("attempt")

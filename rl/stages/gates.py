@@ -12,8 +12,8 @@ losing trade has no profit factor.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -22,12 +22,14 @@ from rl.common.errors import ConfigError
 from rl.stages.evidence import (
     ClusteredTest,
     alpha_for_attempt,
+    benjamini_hochberg,
     intercept_against,
     paired_test,
     profit_factor_excess,
     profit_factor_interval,
     session_clustered_t,
     sessions_needed,
+    sessions_to_show,
     win_rate_excess,
 )
 from rl.trading.metrics import (
@@ -37,6 +39,7 @@ from rl.trading.metrics import (
     payoff_ratio,
     profit_factor,
     reason_not_computed,
+    sharpe_ratio,
     wilson_interval,
     win_rate,
 )
@@ -231,6 +234,8 @@ class Verdict:
             padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
             text.append("  " + "  ".join(padded).rstrip())
         text.extend(f"  {reason}" for reason in self.reasons)
+        if family := self.context.get("family"):
+            text.append(f"  {_family_sentence(family)}")
         name, start, stop = (self.window.get(key, "?") for key in ("name", "from", "to"))
         look = f"look {self.attempt} at it; alpha {_number(self.alpha_used)}"
         text.append(f"  Judged on the {name} window, {start} to {stop}, {look}.")
@@ -370,6 +375,116 @@ def promotion_verdict(
         metrics=_metrics(record, edge),
         sessions_needed=wanted,
         context=dict(context or {}),
+    )
+
+
+def corrected_p(verdict: Verdict) -> float:
+    """Return a promotion's p value times what its look costs, at most 1: p k (k + 1) for the k-th look.
+
+    It is at most alpha exactly where p is at most the alpha of that look. nan where nothing could be tested.
+
+    Raises:
+        KeyError: If the verdict is not one of promotion.
+    """
+    p = verdict.criterion(_EDGE).value
+    return math.nan if p is None else min(1.0, p * verdict.attempt * (verdict.attempt + 1))
+
+
+def across_symbols(verdicts: Sequence[Verdict], q: float) -> list[Verdict]:
+    """Return the promotion verdicts of one run, corrected for how many symbols were judged in it.
+
+    Of many symbols without an edge some show one by luck. Benjamini and Hochberg (1995), J. R. Stat. Soc. B
+    57, p. 289, on the p values corrected for attempts: a PASS that does not survive becomes INCONCLUSIVE, and
+    says how many more sessions would be needed for it to survive beside the others as they are. Every verdict
+    keeps its own p, alpha and attempt, and gains `context["family"]`: `symbols` and their `p`, `q`, its own
+    `corrected_p`, the `rank_threshold` that had to be met, and `survived`. All symbols that were judged count,
+    also those that failed or could not be tested. The order does not matter. One symbol alone is no family:
+    there the symbol's own test is enough.
+
+    Args:
+        verdicts: Of `promotion_verdict`, one per symbol.
+        q: Expected share of false promotions among all, in (0, 0.5].
+
+    Returns:
+        The verdicts in the order given.
+
+    Raises:
+        ValueError: If a symbol occurs twice, or q is out of range.
+    """
+    symbols = [verdict.symbol for verdict in verdicts]
+    if len(set(symbols)) < len(symbols):
+        raise ValueError(f"each symbol of a run has one promotion verdict, but these are of {symbols}")
+    if not 0.0 < q <= 0.5:
+        raise ValueError(f"q has to lie in (0, 0.5], but is {q}")
+    p_values = np.array([corrected_p(verdict) for verdict in verdicts])
+    survives = benjamini_hochberg(p_values, q)
+    by_name = sorted(range(len(symbols)), key=symbols.__getitem__)
+    settled = []
+    for place, verdict in enumerate(verdicts):
+        family = {
+            "symbols": [symbols[each] for each in by_name],
+            "p": [_known(p_values[each]) for each in by_name],
+            "q": q,
+            "corrected_p": _known(p_values[place]),
+            "rank_threshold": _rank_threshold(p_values, place, q),
+            "survived": bool(survives[place]),
+        }
+        if len(verdicts) == 1 and verdict.criterion(_EDGE).met:
+            whole = verdict.alpha_used * verdict.attempt * (verdict.attempt + 1)
+            family |= {"rank_threshold": max(q, whole), "survived": True}
+        settled.append(_settled(verdict, family))
+    return settled
+
+
+def _rank_threshold(p_values: np.ndarray, place: int, q: float) -> float:
+    """Return the largest p value with which this one would be rejected, the others being as they are."""
+    supposed = p_values.copy()
+    supposed[place] = 0.0
+    return q * int(np.sum(benjamini_hochberg(supposed, q))) / len(p_values)
+
+
+def _settled(verdict: Verdict, family: Mapping[str, Any]) -> Verdict:
+    """Return the verdict with what its family decided."""
+    settled = replace(verdict, context={**verdict.context, "family": dict(family)})
+    others = len(family["symbols"]) > 1
+    if family["survived"] or verdict.outcome == "FAIL" or not others or family["corrected_p"] is None:
+        return settled
+    level = family["rank_threshold"] / (verdict.attempt * (verdict.attempt + 1))
+    reason = (
+        f"Not shown among the {len(family['symbols'])} symbols judged in this run: "
+        f"p {_number(verdict.criterion(_EDGE).value)}, needed {_number(level)} or less"
+    )
+    wanted = _more_sessions_at(verdict, level)
+    if wanted:
+        reason += f"; about {wanted} more sessions would be needed if trades go on as observed"
+    return replace(
+        settled,
+        outcome="INCONCLUSIVE",
+        reasons=(*verdict.reasons, f"{reason}."),
+        sessions_needed=max(wanted or 0, verdict.sessions_needed or 0) or None,
+    )
+
+
+def _more_sessions_at(verdict: Verdict, alpha: float) -> int | None:
+    """Return the further sessions that would show a verdict's mean trade at another alpha than its own."""
+    found = verdict.metrics
+    # A t that is no number beside a p that is one: every session gave the same sum.
+    t = math.inf if found["mean_trade_t"] is None else found["mean_trade_t"]
+    trading = sessions_to_show(found["expectancy"], t, verdict.sessions, alpha)
+    if trading is None:
+        return None
+    return max(0, _more_sessions(trading, verdict.sessions, found["window_sessions"])) or None
+
+
+def _family_sentence(family: Mapping[str, Any]) -> str:
+    count = len(family["symbols"])
+    judged = (
+        "The only symbol judged in this run" if count == 1 else f"One of {count} symbols judged in this run"
+    )
+    return (
+        f"{judged}: p corrected for attempts {_number(family['corrected_p'])}, needed "
+        f"{_number(family['rank_threshold'])} or less (false discovery rate {_number(family['q'])}); "
+        f"{'survived' if family['survived'] else 'did not survive'}."
     )
 
 
@@ -581,10 +696,12 @@ def _more_sessions_for_edge(
     trading = sessions_needed(edge, alpha)
     if trading is None:
         return for_data or None
+    return max(for_data, _more_sessions(trading, edge.sessions, len(record.session_returns))) or None
+
+
+def _more_sessions(trading_needed: int, trading: int, observed: int) -> int:
     # Evidence comes from sessions with trades; the window's other sessions come along at the observed rate.
-    observed = len(record.session_returns)
-    for_evidence = math.ceil(trading * observed / edge.sessions) - observed
-    return max(for_data, for_evidence) or None
+    return math.ceil(trading_needed * observed / trading) - observed
 
 
 def _metrics(record: TradeRecord, edge: ClusteredTest) -> dict[str, Any]:
@@ -601,6 +718,7 @@ def _metrics(record: TradeRecord, edge: ClusteredTest) -> dict[str, Any]:
         window_sessions=len(returns),
         episodes=record.episodes,
         mean_session_return=float(np.mean(returns)) if len(returns) else math.nan,
+        sharpe_per_session=sharpe_ratio(returns, 1.0),
         effective_trades=_effective_trades(record),
         mean_trade_lower=edge.lower,
         mean_trade_upper=edge.upper,

@@ -53,6 +53,9 @@ SHIPPED_PROFILES = Path(__file__).resolve().parents[2] / "config" / "plans"
 SAME_FOR_ALL_SYMBOLS = ("symbols", "monitoring", "model_management")
 """Blocks that a symbol cannot override: they are about the whole run and its files."""
 
+SAME_KEYS_FOR_ALL_SYMBOLS = (("evidence", "false_discovery_rate"),)
+"""Single keys of which the same holds."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -512,6 +515,9 @@ class Evidence(StrictModel):
     """How much has to be seen before a verdict."""
 
     alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    false_discovery_rate: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """Expected share of promotions without an edge, over all symbols of a run."""
+
     min_trades: Count = 100
     min_sessions: Annotated[int, Field(ge=2)] = 20
 
@@ -758,6 +764,11 @@ def _symbol_problems(loaded: LoadedYaml, symbol: str, of_the_plan: set[Problem])
         if name in block.data:
             yield loaded.problem(
                 (*here, name), "is the same for all symbols; write it at the top of the plan"
+            )
+    for outer, name in SAME_KEYS_FOR_ALL_SYMBOLS:
+        if isinstance(inner := block.data.get(outer), dict) and name in inner:
+            yield loaded.problem(
+                (*here, outer, name), "is the same for all symbols; write it at the top of the plan"
             )
     kept = {name: value for name, value in block.data.items() if name not in SAME_FOR_ALL_SYMBOLS}
     rest = {name: value for name, value in loaded.data.items() if name != "symbols"}

@@ -1,32 +1,23 @@
-"""The sequence of one symbol: train, judge, go on or fall back; then champion and promotion."""
+"""The sequence of one symbol: train, judge, go on or fall back; then find the champion and have it judged."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from rl.backtest.engine import Replay
 from rl.backtest.result import figures_of
 from rl.checkpoints.checkpoint import Checkpoint, load_checkpoint, stage_file
-from rl.checkpoints.predictor import Predictor
 from rl.common.errors import CheckpointError, ConfigError, DataError, UsageError
-from rl.stages.adaptation_gate import adaptation_verdict
-from rl.stages.evaluation import (
-    described_window,
-    named_window,
-    packed,
-    replay_on,
-    returns_by_session,
-    trade_record,
-)
+from rl.stages.evaluation import returns_by_session
 from rl.stages.evidence import EvidenceLedger
-from rl.stages.gates import ChampionDecision, Verdict, champion_keeps, progress_verdict, promotion_verdict
+from rl.stages.gates import ChampionDecision, Verdict, champion_keeps
+from rl.stages.judgement import SymbolRun, judge_adaptation, judge_progress, look, validation_replay
 from rl.stages.maml_stage import CrossSymbol, MetaTraining, maml_config
 from rl.stages.model_files import (
     checkpoint_of,
@@ -34,105 +25,20 @@ from rl.stages.model_files import (
     forget_unjudged,
     keep_dated_copy,
     model_from,
-    promoted_earlier,
-    remove_model,
-    retire_older_files,
     write_model,
     write_unjudged,
 )
 from rl.stages.moe_stage import expert_usage, moe_training
+from rl.stages.outcomes import Listener, StageOutcome, SymbolOutcome
 from rl.stages.plan import STAGES, Plan
 from rl.stages.policy_training import PolicyTraining, ppo_config
 from rl.stages.ppo_stage import ppo_training
+from rl.stages.promotion import judge_promotion
 from rl.stages.stage_model import STAGE_TITLES, StageModel
 from rl.stages.symbol_data import SymbolData
 
 EXTENSION_ROUNDS = 2
 """The extension is trained in two parts, with a gate after each, so that a pass half-way saves the rest."""
-
-
-class Listener(Protocol):
-    """Who hears what a sequence does: console, log, tests."""
-
-    def stage_started(self, symbol: str, stage: str, total: int, unit: str, why: str) -> None:
-        """A stage, or another attempt at it, begins."""
-
-    def progressed(self, symbol: str, stage: str, figures: dict[str, Any]) -> None:
-        """One update was done."""
-
-    def judged(self, symbol: str, stage: str, verdict: Verdict, seconds: float, cpu_seconds: float) -> None:
-        """A stage is over."""
-
-    def said(self, symbol: str, text: str) -> None:
-        """Something else is worth a line."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageOutcome:
-    """One stage as it ended."""
-
-    stage: str
-    model: StageModel
-    verdict: Verdict
-    attempts: tuple[Verdict, ...]
-    """Every verdict on the way, the deciding one last."""
-    file: Path
-    wall_seconds: float
-    cpu_seconds: float
-    validation: dict[str, Any]
-    """Figures of the greedy policy on the validation window."""
-    champion: ChampionDecision | None
-    """How it compared with the champion before it; None for the first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SymbolOutcome:
-    """What came of one symbol."""
-
-    symbol: str
-    stages: tuple[StageOutcome, ...]
-    champion: str | None
-    promotion: Verdict | None
-    final_file: Path | None
-    stopped: str | None
-    """Which gate kept a later stage from being trained; None where no gate did."""
-    impossible: str | None
-    """Which stage could not be trained for want of data, and why."""
-    notes: tuple[str, ...]
-    windows: dict[str, tuple[str, str, int]]
-    """First label, last label and number of sessions of each window."""
-    bars: int
-    features: int
-    seconds: float
-
-    @property
-    def gate_stopped(self) -> bool:
-        """True where a gate ended the sequence."""
-        return self.stopped is not None
-
-    @property
-    def everything_passed(self) -> bool:
-        """True where every gate and the promotion were passed."""
-        return (
-            not self.gate_stopped
-            and all(stage.verdict.passed for stage in self.stages)
-            and self.promotion is not None
-            and self.promotion.passed
-        )
-
-
-@dataclass
-class _Run:
-    """What the steps of one symbol's sequence share."""
-
-    data: SymbolData
-    plan: Plan
-    others: Sequence[SymbolData]
-    held_out: SymbolData | None
-    models_dir: Path
-    ledger: EvidenceLedger
-    listener: Listener
-    run_name: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +84,10 @@ def run_sequence(
     listener: Listener,
     run_name: str,
 ) -> SymbolOutcome:
-    """Train one symbol through the stages asked for.
+    """Train one symbol through the stages asked for, and judge its champion on the promotion window.
+
+    What becomes of that verdict is decided with those of the run's other symbols: `settle_promotions` writes the
+    final model.
 
     Args:
         data: The symbol, split and scaled.
@@ -192,7 +101,7 @@ def run_sequence(
         run_name: Name of the run, stored in every file it writes.
     """
     started = time.perf_counter()
-    run = _Run(data, plan, others, held_out, models_dir, ledger, listener, run_name)
+    run = SymbolRun(data, plan, others, held_out, models_dir, ledger, listener, run_name)
     done: list[StageOutcome] = []
     stopped, impossible = None, None
     parent, champion = _earlier_stages(run, stages)
@@ -221,18 +130,14 @@ def run_sequence(
                 f"go on with --stages {stages[position + 1]}",
             )
             break
-    promotion, final_file = _promote(run, champion) if champion else (None, None)
-    for text in retire_older_files(models_dir, data.symbol, run_name, first_stage=stages[0]):
-        listener.said(data.symbol, text)
-    if final_file is not None and not plan.model_management.save_stage_models:
-        for outcome in done:
-            remove_model(outcome.file)
+    promotion = judge_promotion(run, _checkpoint(run, champion)) if champion else None
     return SymbolOutcome(
         symbol=data.symbol,
         stages=tuple(done),
         champion=champion.stage if champion else None,
+        champion_file=models_dir / stage_file(data.symbol, champion.stage) if champion else None,
         promotion=promotion,
-        final_file=final_file,
+        final_file=None,
         stopped=stopped,
         impossible=impossible,
         notes=data.notes,
@@ -255,7 +160,7 @@ def _reason_to_stop(plan: Plan, outcome: StageOutcome) -> str | None:
     return None
 
 
-def _earlier_stages(run: _Run, stages: Sequence[str]) -> tuple[_Contender | None, _Contender | None]:
+def _earlier_stages(run: SymbolRun, stages: Sequence[str]) -> tuple[_Contender | None, _Contender | None]:
     """Return what the first stage asked for starts from, and the champion among the stages before it.
 
     Raises:
@@ -300,12 +205,12 @@ def _earlier_stages(run: _Run, stages: Sequence[str]) -> tuple[_Contender | None
     return parent, champion
 
 
-def _contender_from(run: _Run, checkpoint: Checkpoint) -> _Contender:
+def _contender_from(run: SymbolRun, checkpoint: Checkpoint) -> _Contender:
     model = model_from(checkpoint)
     return _Contender(
         model=model,
         verdict=Verdict.from_dict(checkpoint.verdict),
-        returns=returns_by_session(run.data, _validation_replay(run, model), "validation"),
+        returns=returns_by_session(run.data, validation_replay(run, model), "validation"),
         lineage=tuple(checkpoint.lineage),
         adaptation=checkpoint.trading.get("adaptation"),
     )
@@ -320,7 +225,7 @@ def _champion_of(
     return contender if decision is None or decision.replaces else champion
 
 
-def _compared(run: _Run, later: _Contender, champion: _Contender | None) -> ChampionDecision | None:
+def _compared(run: SymbolRun, later: _Contender, champion: _Contender | None) -> ChampionDecision | None:
     if champion is None:
         return None
     return champion_keeps(
@@ -333,7 +238,7 @@ def _compared(run: _Run, later: _Contender, champion: _Contender | None) -> Cham
 
 
 def _train_stage(
-    run: _Run, stage: str, parent: _Contender | None, champion: _Contender | None
+    run: SymbolRun, stage: str, parent: _Contender | None, champion: _Contender | None
 ) -> tuple[StageOutcome, _Contender]:
     wall, cpu = time.perf_counter(), time.process_time()
     lineage = (*parent.lineage, parent.model.fingerprint()) if parent else ()
@@ -345,7 +250,7 @@ def _train_stage(
         attempts = [verdict]
     else:
         model, attempts = _train_with_fallbacks(run, stage, parent.model if parent else None)
-    replay = _validation_replay(run, model)
+    replay = validation_replay(run, model)
     contender = _Contender(
         model=model,
         verdict=attempts[-1],
@@ -375,33 +280,21 @@ def _train_stage(
     return outcome, contender
 
 
-def _checkpoint(
-    run: _Run, contender: _Contender, *, promotion: Verdict | None = None, champion_of: str | None = None
-) -> Checkpoint:
+def _checkpoint(run: SymbolRun, contender: _Contender) -> Checkpoint:
     return checkpoint_of(
         run.data,
         run.plan,
         contender.model,
-        promotion or contender.verdict,
+        contender.verdict,
         lineage=list(contender.lineage),
         run_name=run.run_name,
         adaptation=contender.adaptation,
-        champion_of=champion_of,
     )
 
 
-def _validation_replay(run: _Run, model: StageModel) -> Replay:
-    environment = run.plan.environment
-    return replay_on(
-        run.data,
-        packed(model),
-        "validation",
-        scheme=environment.action_scheme,
-        capital=environment.initial_capital,
-    )
-
-
-def _validation_figures(run: _Run, model: StageModel, returns: np.ndarray, replay: Replay) -> dict[str, Any]:
+def _validation_figures(
+    run: SymbolRun, model: StageModel, returns: np.ndarray, replay: Replay
+) -> dict[str, Any]:
     figures = figures_of(replay, run.data.market.session, run.data.sessions_per_year).as_dict()
     figures["mean_session_return"] = float(np.mean(returns))
     if model.policy_spec["encoder"] == "mixture":
@@ -413,7 +306,7 @@ def _validation_figures(run: _Run, model: StageModel, returns: np.ndarray, repla
 
 
 def _train_with_fallbacks(
-    run: _Run, stage: str, parent: StageModel | None
+    run: SymbolRun, stage: str, parent: StageModel | None
 ) -> tuple[StageModel, list[Verdict]]:
     """Train a stage; where its gate is not passed, extend, then search. Returns the model and every verdict."""
     sequence = run.plan.training_sequence
@@ -460,14 +353,14 @@ def _best_attempt(tried: list[tuple[StageModel, Verdict]]) -> int:
     return max(range(len(tried)), key=worth)
 
 
-def _training_of(run: _Run, stage: str, plan: Plan, parent: StageModel | None) -> PolicyTraining:
+def _training_of(run: SymbolRun, stage: str, plan: Plan, parent: StageModel | None) -> PolicyTraining:
     if stage == "ppo":
         return ppo_training(run.data, plan, seed=plan.seed)
     return moe_training(run.data, plan, parent, seed=plan.seed)
 
 
 def _attempt(
-    run: _Run, stage: str, training: PolicyTraining, episodes: int, why: str
+    run: SymbolRun, stage: str, training: PolicyTraining, episodes: int, why: str
 ) -> tuple[StageModel, Verdict]:
     symbol = run.data.symbol
     run.listener.stage_started(symbol, stage, episodes, "episodes", why)
@@ -477,60 +370,19 @@ def _attempt(
         lambda best: _save_unjudged(run, best),
     )
     forget_unjudged(run.models_dir, symbol, stage)
-    return model, _progress(run, stage, model)
+    return model, judge_progress(run, stage, model)
 
 
-def _save_unjudged(run: _Run, best: StageModel) -> None:
+def _save_unjudged(run: SymbolRun, best: StageModel) -> None:
     if run.plan.monitoring.save_checkpoints:
         unjudged = checkpoint_of(run.data, run.plan, best, None, lineage=[], run_name=run.run_name)
         write_unjudged(run.models_dir, unjudged)
 
 
-def _progress(run: _Run, stage: str, model: StageModel) -> Verdict:
-    """Judge a model on the validation window, and count the look before looking."""
-    attempt, looked = _look(run, "validation", "progress", model)
-    verdict = progress_verdict(
-        trade_record(run.data, _validation_replay(run, model), "validation", model.episodes),
-        run.plan.criteria(stage),
-        symbol=run.data.symbol,
-        stage=stage,
-        window=described_window(run.data, "validation"),
-        attempt=attempt,
-        alpha=run.plan.evidence.alpha,
-        context=_context(run, model),
-    )
-    run.ledger.conclude(run.data.symbol, looked, "progress", attempt, outcome=verdict.outcome)
-    return verdict
-
-
-def _look(run: _Run, window: str, purpose: str, model: StageModel) -> tuple[int, str]:
-    name, span = named_window(run.data.bars, *run.data.window(window))
-    attempt = run.ledger.record(
-        run.data.symbol,
-        name,
-        purpose,
-        # The same weights under other costs are another thing looked at.
-        subject=f"{model.fingerprint()} {run.data.rules.fingerprint()}",
-        span=span,
-        stage=model.stage,
-        run=run.run_name,
-    )
-    return attempt, name
-
-
-def _context(run: _Run, model: StageModel) -> dict[str, Any]:
-    return {
-        "run": run.run_name,
-        "seed": run.plan.seed,
-        "weights": model.fingerprint(),
-        "rules": run.data.rules.as_dict(),
-    }
-
-
 # --- stage 3 ----------------------------------------------------------------------------------------------------------
 
 
-def _meta_train(run: _Run, parent: StageModel) -> tuple[StageModel, Verdict, dict[str, Any]]:
+def _meta_train(run: SymbolRun, parent: StageModel) -> tuple[StageModel, Verdict, dict[str, Any]]:
     """Return the model, its verdict and how it is adapted before use."""
     iterations = run.plan.training_sequence.stage_3_maml.meta_iterations
     symbol = run.data.symbol
@@ -539,50 +391,14 @@ def _meta_train(run: _Run, parent: StageModel) -> tuple[StageModel, Verdict, dic
         symbol, "maml", iterations, "iterations", f"{iterations} iterations on {', '.join(training.symbols)}"
     )
     model = training.train(iterations, lambda figures: run.listener.progressed(symbol, "maml", figures))
+    counted = look(run, "validation", "adaptation", model)
     proof = training.proof()
-    attempt, looked = _look(run, "validation", "adaptation", model)
-    verdict = adaptation_verdict(
-        proof,
-        run.plan.criteria("maml"),
-        _across_symbols(run, training),
-        symbol=symbol,
-        window=described_window(run.data, "validation"),
-        evaluation_steps=run.plan.training_params.maml.evaluation_steps,
-        attempt=attempt,
-        alpha=run.plan.evidence.alpha,
-        context=_context(run, model),
-    )
-    verdict = _with_own_criteria(run, model, verdict)
-    run.ledger.conclude(symbol, looked, "adaptation", attempt, outcome=verdict.outcome)
+    verdict = judge_adaptation(run, counted, model, proof, _across_symbols(run, training))
     metrics = {**model.metrics, "adaptation": verdict.metrics}
     return replace(model, metrics=metrics), verdict, training.recipe().to_dict()
 
 
-def _with_own_criteria(run: _Run, model: StageModel, verdict: Verdict) -> Verdict:
-    """Return the adaptation verdict, lowered where the plan asks stage 3 for more and that is missed."""
-    criteria = run.plan.criteria("maml")
-    if criteria.min_win_rate is None and criteria.min_profit_factor is None and criteria.max_drawdown is None:
-        return verdict
-    own = progress_verdict(
-        trade_record(run.data, _validation_replay(run, model), "validation", None),
-        dataclasses.replace(criteria, min_episodes=None),
-        symbol=run.data.symbol,
-        stage="maml",
-        window=verdict.window,
-        attempt=verdict.attempt,
-        alpha=run.plan.evidence.alpha,
-    )
-    order = ("PASS", "INCONCLUSIVE", "FAIL")
-    return replace(
-        verdict,
-        outcome=max(verdict.outcome, own.outcome, key=order.index),
-        criteria=(*verdict.criteria, *own.criteria),
-        reasons=(*verdict.reasons, *own.reasons),
-        trades=own.trades,
-    )
-
-
-def _across_symbols(run: _Run, training: MetaTraining) -> CrossSymbol:
+def _across_symbols(run: SymbolRun, training: MetaTraining) -> CrossSymbol:
     if run.held_out is None:
         return CrossSymbol(
             ratio=None,
@@ -601,47 +417,3 @@ def _across_symbols(run: _Run, training: MetaTraining) -> CrossSymbol:
     if checkpoint.trading.get("run") != run.run_name or differences(checkpoint, held, run.plan):
         return CrossSymbol(ratio=None, symbol=held.symbol, note=note)
     return training.across(held, model_from(checkpoint))
-
-
-# --- champion and promotion -------------------------------------------------------------------------------------------
-
-
-def _promote(run: _Run, champion: _Contender) -> tuple[Verdict, Path | None]:
-    """Judge the champion on the promotion window, which nothing has looked at, and write the final model."""
-    model = champion.model
-    attempt, looked = _look(run, "promotion", "promotion", model)
-    environment = run.plan.environment
-    # The same path as backtest and service: a stage-3 model adapts on the bars just before the window.
-    prepared = Predictor(_checkpoint(run, champion)).policy_for(
-        run.data.market,
-        run.data.rules,
-        span_start=run.data.window("promotion")[0],
-        capital=environment.initial_capital,
-    )
-    replay = replay_on(
-        run.data,
-        prepared.packed,
-        "promotion",
-        scheme=environment.action_scheme,
-        capital=environment.initial_capital,
-    )
-    verdict = promotion_verdict(
-        trade_record(run.data, replay, "promotion", None),
-        dataclasses.replace(run.plan.criteria(champion.stage), min_episodes=None),
-        symbol=run.data.symbol,
-        stage=champion.stage,
-        window=described_window(run.data, "promotion"),
-        attempt=attempt,
-        alpha=run.plan.evidence.alpha,
-        context=_context(run, model),
-    )
-    run.ledger.conclude(run.data.symbol, looked, "promotion", attempt, outcome=verdict.outcome)
-    final = None
-    unproven = run.plan.model_management.promotion == "best_validation" and not promoted_earlier(
-        run.models_dir, run.data.symbol
-    )
-    if verdict.passed or unproven:
-        final = write_model(
-            run.models_dir, _checkpoint(run, champion, promotion=verdict, champion_of=champion.stage)
-        )
-    return verdict, final

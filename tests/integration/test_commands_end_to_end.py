@@ -233,8 +233,23 @@ def test_two_symbols_trained_side_by_side_get_the_weights_they_get_one_after_the
         assert done.code == 0, done.err
     for symbol in (SYMBOL, OTHER):
         assert weights_of(places["1"], symbol) == weights_of(places["2"], symbol)
-    one, two = (without_times(training_report(place)["symbols"]) for place in places.values())
-    assert one == two
+    one, two = (training_report(place) for place in places.values())
+    assert without_times(one["symbols"]) == without_times(two["symbols"])
+    # Promotions are settled together, wherever their symbols were trained.
+    assert one["promotions"] == two["promotions"]
+    for found in (one, two):
+        families = [found["symbols"][symbol]["promotion"]["context"]["family"] for symbol in (SYMBOL, OTHER)]
+        assert [family["symbols"] for family in families] == [[OTHER, SYMBOL]] * 2
+    settled = [
+        [
+            (line["symbol"], line["outcome"], line["family"])
+            for line in map(strict_json, (place.reports / "evidence_ledger.jsonl").read_text().splitlines())
+            if line["kind"] == "settlement"
+        ]
+        for place in places.values()
+    ]
+    assert len(settled[0]) == 2
+    assert settled[0] == settled[1]
 
 
 def test_training_three_symbols_again_gives_the_same_verdicts(tmp_path):

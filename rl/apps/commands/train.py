@@ -31,10 +31,17 @@ from rl.common.threads import use_one_thread
 from rl.features.processed_store import ProcessOutcome
 from rl.market.checks import counted
 from rl.market.instruments import InstrumentBook, load_instruments
-from rl.reporting.training_report import summary_table, windows_table, write_training_report
+from rl.reporting.training_report import (
+    promotion_table,
+    summary_table,
+    windows_table,
+    write_training_report,
+)
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
+from rl.stages.outcomes import SymbolOutcome
 from rl.stages.plan import Plan, load_plan, plan_settings
-from rl.stages.sequence import SymbolOutcome, check_learners, run_sequence
+from rl.stages.promotion import settle_promotions
+from rl.stages.sequence import check_learners, run_sequence
 from rl.stages.symbol_data import SymbolData, prepare
 
 
@@ -122,7 +129,7 @@ def train(options: argparse.Namespace) -> int:
         rest = [job for job in jobs if job.symbol not in kept_out.values()]
         found = _run(first, options.jobs, data, console)
         found |= _run(rest, options.jobs, data, console)
-        outcomes = [found[job.symbol] for job in jobs if job.symbol in found]
+        outcomes = _settled([(job, found[job.symbol]) for job in jobs if job.symbol in found], console)
         if outcomes:
             _report(outcomes, plan, folder, options, console)
         return _exit_code(outcomes, console.problems, strict=options.strict)
@@ -289,6 +296,24 @@ def _sequence(job: _Job, data: dict[str, SymbolData], console: Console) -> Symbo
     )
 
 
+def _settled(ended: Sequence[tuple[_Job, SymbolOutcome]], console: Console) -> list[SymbolOutcome]:
+    """Decide all promotions of the run together, in this process, however many trained."""
+    if not ended:
+        return []
+    jobs = {job.symbol: job for job, _ in ended}
+    first = ended[0][0]
+    return settle_promotions(
+        [outcome for _, outcome in ended],
+        first.plan,
+        models_dir=first.models_dir,
+        ledger=EvidenceLedger(first.ledger),
+        listener=TrainingListener(console, bars=False),
+        run_name=first.run_name,
+        first_stage=first.stages[0],
+        on_problem=lambda symbol, error: console.problem(symbol, _told(error, jobs[symbol])),
+    )
+
+
 def _report(
     outcomes: Sequence[SymbolOutcome],
     plan: Plan,
@@ -297,7 +322,7 @@ def _report(
     console: Console,
 ) -> None:
     console.result("")
-    for line in summary_table(outcomes):
+    for line in [*summary_table(outcomes), *promotion_table(outcomes)]:
         console.result(line)
     if plan.monitoring.generate_reports:
         for path in write_training_report(outcomes, plan, folder):

@@ -11,8 +11,10 @@ import pytest
 
 from rl.reporting.training_report import summary_table, windows_table, write_training_report
 from rl.stages.evidence import EvidenceLedger
+from rl.stages.outcomes import SymbolOutcome
 from rl.stages.plan import STAGES
-from rl.stages.sequence import SymbolOutcome, run_sequence
+from rl.stages.promotion import settle_promotions
+from rl.stages.sequence import run_sequence
 from rl.stages.symbol_data import SymbolData
 from tests.unit.stages.small_symbol import small_plan, small_symbol
 
@@ -43,15 +45,15 @@ def data() -> SymbolData:
 @pytest.fixture(scope="module")
 def outcome(data, tmp_path_factory) -> SymbolOutcome:
     folder = tmp_path_factory.mktemp("run")
-    return run_sequence(
-        data,
-        PLAN,
-        stages=STAGES,
-        models_dir=folder / "models",
-        ledger=EvidenceLedger(folder / "ledger.jsonl"),
-        listener=Nobody(),
-        run_name="run-1",
-    )
+    shared = {
+        "models_dir": folder / "models",
+        "ledger": EvidenceLedger(folder / "ledger.jsonl"),
+        "listener": Nobody(),
+        "run_name": "run-1",
+    }
+    trained = run_sequence(data, PLAN, stages=STAGES, **shared)
+    (settled,) = settle_promotions([trained], PLAN, first_stage="ppo", **shared)
+    return settled
 
 
 def written(folder: Path, *outcomes: SymbolOutcome, plan=PLAN) -> tuple[str, dict[str, Any]]:

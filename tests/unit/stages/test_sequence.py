@@ -20,8 +20,10 @@ from rl.stages.evaluation import packed, replay_on, returns_by_session
 from rl.stages.evidence import EvidenceLedger
 from rl.stages.gates import Verdict
 from rl.stages.model_files import RETIRED, checkpoint_of, write_model
+from rl.stages.outcomes import SymbolOutcome
 from rl.stages.plan import STAGES, Plan
-from rl.stages.sequence import SymbolOutcome, run_sequence
+from rl.stages.promotion import settle_promotions
+from rl.stages.sequence import run_sequence
 from rl.stages.stage_model import StageModel
 from rl.stages.symbol_data import SymbolData
 from tests.unit.stages.small_symbol import edge_model, mlp_spec, small_plan, small_symbol, symbol_of
@@ -146,6 +148,15 @@ def run(data, tmp_path, monkeypatch) -> Callable[..., Run]:
             listener=heard,
             run_name=name,
             **others,
+        )
+        (outcome,) = settle_promotions(
+            [outcome],
+            plan,
+            models_dir=tmp_path / folder,
+            ledger=ledger,
+            listener=heard,
+            run_name=name,
+            first_stage=stages[0],
         )
         return Run(outcome, tmp_path / folder, ledger, heard)
 
@@ -629,6 +640,20 @@ def test_without_auto_progression_one_stage_is_trained_and_the_next_is_named(run
 @pytest.fixture(scope="module")
 def held_out() -> SymbolData:
     return small_symbol(small_plan(), "HELD_15", sessions=120, seed=4)
+
+
+def test_a_look_at_adaptation_is_counted_before_anything_is_seen(run, tmp_path, monkeypatch):
+    """A process killed between seeing and counting would have had a free look."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rl.stages.maml_stage.MetaTraining.proof", killed)
+    plan = small_plan(*PASSES)
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"), stages=STAGES)
+    looks = [entry["purpose"] for entry in EvidenceLedger(tmp_path / "ledger.jsonl").entries()]
+    assert looks[-1] == "adaptation"
 
 
 def maml_reasons(done: Run) -> str:

@@ -10,7 +10,7 @@ import pytest
 from rl.apps.commands.train import _comparable, _exit_code, _held_out
 from rl.common.errors import ConfigError, DataError, StagegateError
 from rl.features.pipeline import FeatureTable
-from rl.stages.sequence import SymbolOutcome
+from rl.stages.outcomes import SymbolOutcome
 from rl.stages.symbol_data import SymbolData
 from tests.unit.stages.small_symbol import edge_bars, edge_table, small_plan, symbol_of
 
