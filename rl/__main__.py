@@ -22,6 +22,10 @@ def _work(options: argparse.Namespace) -> int:
         from rl.apps.commands.process import process_files
 
         return process_files(options)
+    if options.verb == "gate":
+        from rl.apps.commands.gate import gate
+
+        return gate(options)
     from rl.apps.commands.synth import write_synthetic
 
     return write_synthetic(options)

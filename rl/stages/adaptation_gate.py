@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from rl.stages.evidence import ClusteredTest, alpha_for_attempt, session_clustered_t
-from rl.stages.gates import CriterionResult, Outcome, Verdict
+from rl.stages.gates import CriterionResult, Outcome, TradeRecord, Verdict, progress_verdict
 from rl.stages.maml_stage import AdaptationProof, CrossSymbol
 from rl.stages.plan import Criteria
+from rl.trading.metrics import figures, sharpe_ratio
 
 FEWEST_TASKS = 30
 """Query windows needed for a verdict: fewer detect even a large effect (half a standard deviation) in under 85 %."""
@@ -79,6 +82,39 @@ def adaptation_verdict(
             "not_computed": {},
         },
         context=dict(context or {}),
+    )
+
+
+def with_own_criteria(verdict: Verdict, record: TradeRecord, criteria: Criteria, alpha: float) -> Verdict:
+    """Return the adaptation verdict, lowered where the plan asks stage 3 for more and that is missed.
+
+    Args:
+        verdict: Of `adaptation_verdict`.
+        record: What the model did on all of the validation window.
+        criteria: What the plan asks of stage 3.
+        alpha: What all looks at this window may spend together.
+    """
+    sharpe, missing = figures(sharpe_per_session=sharpe_ratio(record.session_returns, 1.0))
+    missing = {**verdict.metrics["not_computed"], **missing}
+    verdict = replace(verdict, metrics={**verdict.metrics, **sharpe, "not_computed": missing})
+    if criteria.min_win_rate is None and criteria.min_profit_factor is None and criteria.max_drawdown is None:
+        return verdict
+    own = progress_verdict(
+        record,
+        dataclasses.replace(criteria, min_episodes=None),
+        symbol=verdict.symbol,
+        stage=verdict.stage,
+        window=verdict.window,
+        attempt=verdict.attempt,
+        alpha=alpha,
+    )
+    order = ("PASS", "INCONCLUSIVE", "FAIL")
+    return replace(
+        verdict,
+        outcome=max(verdict.outcome, own.outcome, key=order.index),
+        criteria=(*verdict.criteria, *own.criteria),
+        reasons=(*verdict.reasons, *own.reasons),
+        trades=own.trades,
     )
 
 

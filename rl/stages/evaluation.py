@@ -35,9 +35,16 @@ def returns_by_session(data: SymbolData, replay: Replay, window: str) -> np.ndar
     return session_returns(replay.equity, data.market.session[start:stop], replay.capital)
 
 
-def trade_record(data: SymbolData, replay: Replay, window: str, episodes: int | None) -> TradeRecord:
+def benchmark_on(data: SymbolData, replay: Replay, window: str) -> Replay:
+    """Return buy-and-hold on the bars and with the capital of a replay."""
+    return buy_and_hold(data.market, data.window(window), data.rules, replay.capital)
+
+
+def trade_record(
+    data: SymbolData, replay: Replay, window: str, episodes: int | None, benchmark: Replay | None = None
+) -> TradeRecord:
     """Return what gates ask about a replay, with buy-and-hold on the same sessions beside it."""
-    held = buy_and_hold(data.market, data.window(window), data.rules, replay.capital)
+    held = benchmark_on(data, replay, window) if benchmark is None else benchmark
     return TradeRecord(
         net_pnl=replay.trades.net_pnl,
         trade_session=replay.trades.session,

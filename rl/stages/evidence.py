@@ -16,7 +16,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -602,6 +602,23 @@ class EvidenceLedger:
             "  The ledger is only ever appended to; with a changed line, looks cannot be counted any more. "
             "Restore the file from a copy, or move it away and judge on data newer than it."
         )
+
+
+def counted_attempt(entries: Sequence[Mapping[str, Any]], look: Mapping[str, Any]) -> int:
+    """Return the number a look should have by the looks written before it, counted anew.
+
+    Args:
+        entries: Of the ledger, oldest first; the look is one of them.
+        look: The line of a look.
+    """
+    before = []
+    for entry in entries:
+        if entry is look:
+            break
+        before.append(dict(entry))
+    span = tuple(look["span"]) if look.get("span") else None
+    known = _looks(before, look["symbol"], look["window_hash"], look["purpose"], span)
+    return 1 + max((int(entry["attempt"]) for entry in known), default=0)
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

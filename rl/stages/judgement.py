@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rl import __version__
 from rl.backtest.engine import Replay
 from rl.common.compiled import source_hash
-from rl.stages.adaptation_gate import adaptation_verdict
-from rl.stages.evaluation import described_window, named_window, packed, replay_on, trade_record
+from rl.stages.adaptation_gate import adaptation_verdict, with_own_criteria
+from rl.stages.evaluation import (
+    benchmark_on,
+    described_window,
+    named_window,
+    packed,
+    replay_on,
+    trade_record,
+)
 from rl.stages.evidence import EvidenceLedger
-from rl.stages.gates import TradeRecord, Verdict, progress_verdict
+from rl.stages.evidence_log import ACTIONS, WINDOWS, log_path, write_action_log, write_windows_log
+from rl.stages.gates import Verdict, progress_verdict
 from rl.stages.maml_stage import AdaptationProof, CrossSymbol
 from rl.stages.outcomes import Listener
-from rl.stages.plan import Plan
+from rl.stages.plan import Criteria, Plan
 from rl.stages.stage_model import StageModel
 from rl.stages.symbol_data import SymbolData
-from rl.trading.metrics import figures, sharpe_ratio
 
 
 @dataclass
@@ -78,7 +85,7 @@ def look(run: SymbolRun, window: str, purpose: str, model: StageModel) -> Look:
     return Look(window=window, purpose=purpose, attempt=attempt, window_hash=window_hash)
 
 
-def circumstances(run: SymbolRun, model: StageModel) -> dict[str, Any]:
+def circumstances(run: SymbolRun, model: StageModel, asked: Criteria) -> dict[str, Any]:
     """Return what a verdict says about how it came about, besides its window."""
     return {
         "run": run.run_name,
@@ -89,6 +96,7 @@ def circumstances(run: SymbolRun, model: StageModel) -> dict[str, Any]:
         "rules": run.data.rules.as_dict(),
         "capital": run.plan.environment.initial_capital,
         "alpha": run.plan.evidence.alpha,
+        "asked": dataclasses.asdict(asked),
     }
 
 
@@ -97,8 +105,39 @@ def judged_window(run: SymbolRun, counted: Look) -> dict[str, Any]:
     return {**described_window(run.data, counted.window), "hash": counted.window_hash}
 
 
-def conclude(run: SymbolRun, counted: Look, verdict: Verdict) -> None:
-    """Write the verdict of a look into the ledger."""
+def write_evidence(
+    run: SymbolRun,
+    counted: Look,
+    replay: Replay,
+    benchmark: Replay,
+    compared: tuple[AdaptationProof, CrossSymbol] | None = None,
+) -> dict[str, dict[str, str]]:
+    """Write what a look saw beside the ledger; return each file's name and hash for the ledger's line."""
+    folder = run.ledger.path.parent
+    at = {
+        ending: log_path(
+            folder, run.data.symbol, counted.purpose, counted.window_hash, counted.attempt, ending
+        )
+        for ending in (ACTIONS, WINDOWS)
+    }
+    hashes = {
+        ACTIONS: write_action_log(
+            at[ACTIONS], replay, benchmark, run.data.bars.close_time, run.data.market.session
+        )
+    }
+    if compared is not None:
+        hashes[WINDOWS] = write_windows_log(at[WINDOWS], *compared)
+    kinds = {ACTIONS: "actions", WINDOWS: "windows"}
+    return {
+        kinds[ending]: {"file": at[ending].relative_to(folder).as_posix(), "sha256": sha256}
+        for ending, sha256 in hashes.items()
+    }
+
+
+def conclude(
+    run: SymbolRun, counted: Look, verdict: Verdict, evidence: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Write the verdict of a look into the ledger, with the evidence it was computed from."""
     run.ledger.conclude(
         run.data.symbol,
         counted.window_hash,
@@ -106,6 +145,7 @@ def conclude(run: SymbolRun, counted: Look, verdict: Verdict) -> None:
         counted.attempt,
         outcome=verdict.outcome,
         verdict=verdict.to_dict(),
+        evidence=evidence,
     )
 
 
@@ -113,17 +153,19 @@ def judge_progress(run: SymbolRun, stage: str, model: StageModel) -> Verdict:
     """Judge a model of stage 1 or 2 on the validation window."""
     counted = look(run, "validation", "progress", model)
     replay = validation_replay(run, model)
+    benchmark = benchmark_on(run.data, replay, "validation")
+    criteria = run.plan.criteria(stage)
     verdict = progress_verdict(
-        trade_record(run.data, replay, "validation", model.episodes),
-        run.plan.criteria(stage),
+        trade_record(run.data, replay, "validation", model.episodes, benchmark),
+        criteria,
         symbol=run.data.symbol,
         stage=stage,
         window=judged_window(run, counted),
         attempt=counted.attempt,
         alpha=run.plan.evidence.alpha,
-        context=circumstances(run, model),
+        context=circumstances(run, model, criteria),
     )
-    conclude(run, counted, verdict)
+    conclude(run, counted, verdict, write_evidence(run, counted, replay, benchmark))
     return verdict
 
 
@@ -131,45 +173,22 @@ def judge_adaptation(
     run: SymbolRun, counted: Look, model: StageModel, proof: AdaptationProof, across: CrossSymbol
 ) -> Verdict:
     """Judge stage 3: what adapting does to its query windows, and the plan's other criteria on all of validation."""
+    criteria = run.plan.criteria("maml")
+    tried = run.plan.training_params.maml.evaluation_steps
     verdict = adaptation_verdict(
         proof,
-        run.plan.criteria("maml"),
+        criteria,
         across,
         symbol=run.data.symbol,
         window=judged_window(run, counted),
-        evaluation_steps=run.plan.training_params.maml.evaluation_steps,
+        evaluation_steps=tried,
         attempt=counted.attempt,
         alpha=run.plan.evidence.alpha,
-        context=circumstances(run, model),
+        context={**circumstances(run, model, criteria), "evaluation_steps": tried},
     )
-    record = trade_record(run.data, validation_replay(run, model), "validation", None)
-    verdict = with_own_criteria(run, verdict, record)
-    conclude(run, counted, verdict)
+    replay = validation_replay(run, model)
+    benchmark = benchmark_on(run.data, replay, "validation")
+    record = trade_record(run.data, replay, "validation", None, benchmark)
+    verdict = with_own_criteria(verdict, record, criteria, run.plan.evidence.alpha)
+    conclude(run, counted, verdict, write_evidence(run, counted, replay, benchmark, (proof, across)))
     return verdict
-
-
-def with_own_criteria(run: SymbolRun, verdict: Verdict, record: TradeRecord) -> Verdict:
-    """Return the adaptation verdict, lowered where the plan asks stage 3 for more and that is missed."""
-    sharpe, missing = figures(sharpe_per_session=sharpe_ratio(record.session_returns, 1.0))
-    missing = {**verdict.metrics["not_computed"], **missing}
-    verdict = replace(verdict, metrics={**verdict.metrics, **sharpe, "not_computed": missing})
-    criteria = run.plan.criteria("maml")
-    if criteria.min_win_rate is None and criteria.min_profit_factor is None and criteria.max_drawdown is None:
-        return verdict
-    own = progress_verdict(
-        record,
-        dataclasses.replace(criteria, min_episodes=None),
-        symbol=run.data.symbol,
-        stage="maml",
-        window=verdict.window,
-        attempt=verdict.attempt,
-        alpha=run.plan.evidence.alpha,
-    )
-    order = ("PASS", "INCONCLUSIVE", "FAIL")
-    return replace(
-        verdict,
-        outcome=max(verdict.outcome, own.outcome, key=order.index),
-        criteria=(*verdict.criteria, *own.criteria),
-        reasons=(*verdict.reasons, *own.reasons),
-        trades=own.trades,
-    )

@@ -184,6 +184,28 @@ class CrossSymbol:
     ratio: float | None
     symbol: str | None
     note: str
+    adapted: tuple[float, ...] = ()
+    """Adapted growth on each query window of the held-out symbol, per bar; empty where nothing was measured."""
+    own_model: tuple[float, ...] = ()
+    """Growth of that symbol's own stage-2 model on the same windows."""
+
+
+def measured_across(symbol: str, adapted: Sequence[float], own_model: Sequence[float]) -> CrossSymbol:
+    """Return what growths on the query windows of a held-out symbol say.
+
+    A ratio has no meaning where the symbol's own model earns nothing.
+    """
+    reference = float(np.mean(own_model)) if len(own_model) else 0.0
+    growths = {"adapted": tuple(adapted), "own_model": tuple(own_model)}
+    if not reference > 0.0:
+        note = f"the stage-2 model of {symbol} itself earns nothing there, so no ratio is defined"
+        return CrossSymbol(ratio=None, symbol=symbol, note=note, **growths)
+    return CrossSymbol(
+        ratio=float(np.mean(adapted)) / reference,
+        symbol=symbol,
+        note=f"adapted growth on {symbol}, held out, over that of its own stage-2 model",
+        **growths,
+    )
 
 
 class TaskPool:
@@ -386,8 +408,7 @@ class MetaTraining:
     def across(self, held: SymbolData, base: StageModel) -> CrossSymbol:
         """Compare adaptation on a symbol that took no part in meta-training with that symbol's own stage-2 model.
 
-        Both trade the same query stretches of the held-out symbol's validation window. A ratio has no meaning where
-        the symbol's own model earns nothing.
+        Both trade the same query stretches of the held-out symbol's validation window.
         """
         market = TaskMarket(
             symbol=held.symbol,
@@ -406,18 +427,7 @@ class MetaTraining:
             params = adapt(self.policy, self.step_sizes(), task.support, steps, rng, self.config)
             adapted.append(task.query_growth(flat_weights(params)))
             specialised.append(own_task.query_growth(base.weights, base.policy_spec))
-        reference = float(np.mean(specialised)) if specialised else 0.0
-        if not reference > 0.0:
-            return CrossSymbol(
-                ratio=None,
-                symbol=held.symbol,
-                note=f"the stage-2 model of {held.symbol} itself earns nothing there, so no ratio is defined",
-            )
-        return CrossSymbol(
-            ratio=float(np.mean(adapted)) / reference,
-            symbol=held.symbol,
-            note=f"adapted growth on {held.symbol}, held out, over that of its own stage-2 model",
-        )
+        return measured_across(held.symbol, adapted, specialised)
 
     def _tuned_step_size(self, parent: ActorCritic, steps: int) -> float:
         if not self._meta_validation:

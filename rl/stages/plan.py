@@ -534,7 +534,7 @@ class Criteria:
     max_drawdown: float | None
     min_trades: int
     min_sessions: int
-    min_episodes: int
+    min_episodes: int | None
     min_adaptation_speed: int | None
     min_cross_symbol_performance: float | None
 

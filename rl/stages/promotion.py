@@ -15,10 +15,10 @@ from typing import Literal
 from rl.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from rl.checkpoints.predictor import Predictor
 from rl.common.errors import CheckpointError
-from rl.stages.evaluation import replay_on, trade_record
+from rl.stages.evaluation import benchmark_on, replay_on, trade_record
 from rl.stages.evidence import EvidenceLedger
 from rl.stages.gates import Verdict, across_symbols, promotion_verdict
-from rl.stages.judgement import SymbolRun, circumstances, conclude, judged_window, look
+from rl.stages.judgement import SymbolRun, circumstances, conclude, judged_window, look, write_evidence
 from rl.stages.model_files import (
     model_from,
     promoted_earlier,
@@ -52,17 +52,19 @@ def judge_promotion(run: SymbolRun, champion: Checkpoint) -> Verdict:
         scheme=environment.action_scheme,
         capital=environment.initial_capital,
     )
+    benchmark = benchmark_on(run.data, replay, "promotion")
+    criteria = dataclasses.replace(run.plan.criteria(model.stage), min_episodes=None)
     verdict = promotion_verdict(
-        trade_record(run.data, replay, "promotion", None),
-        dataclasses.replace(run.plan.criteria(model.stage), min_episodes=None),
+        trade_record(run.data, replay, "promotion", None, benchmark),
+        criteria,
         symbol=run.data.symbol,
         stage=model.stage,
         window=judged_window(run, counted),
         attempt=counted.attempt,
         alpha=run.plan.evidence.alpha,
-        context=circumstances(run, model),
+        context=circumstances(run, model, criteria),
     )
-    conclude(run, counted, verdict)
+    conclude(run, counted, verdict, write_evidence(run, counted, replay, benchmark))
     run.listener.said(
         run.data.symbol,
         f"promotion judged on its own: {verdict.outcome} (look {verdict.attempt}); decided once all symbols are judged",
@@ -122,6 +124,7 @@ def settle_promotions(
             outcome=verdict.outcome,
             decision=decisions[symbol],
             reasons=list(verdict.reasons),
+            sessions_needed=verdict.sessions_needed,
             family=verdict.context["family"],
         )
     settled = []

@@ -131,6 +131,10 @@ class Workplace:
         config = [] if "--config" in arguments else ["--config", str(SETTINGS)]
         return finished(run_backtest.main, [*self.folders(), *config, *arguments])
 
+    def gate(self, *arguments: str) -> Finished:
+        """Run `python -m rl gate`."""
+        return finished(rl.__main__.main, ["gate", *self.folders()[4:], *arguments])
+
     def process(self, *arguments: str) -> Finished:
         """Run `python -m rl process`."""
         return finished(rl.__main__.main, ["process", *self.folders()[:4], *arguments])

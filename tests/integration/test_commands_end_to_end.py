@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -276,6 +278,55 @@ def test_later_stages_can_be_trained_on_their_own(place, training, tmp_path):
         done = alone.train("--symbols", SYMBOL, "--stages", *stages)
         assert done.code == 0, done.err
     assert weights_of(alone) == weights_of(place)
+
+
+# --- verdicts and their evidence -------------------------------------------------------------------------------------
+
+
+def test_every_verdict_of_a_run_is_recomputed_from_its_evidence(place, training):
+    """Stage files are asked by name, as a user would; the best model by its symbol."""
+    for end in STAGE_FILES:
+        done = place.gate("--explain", str(place.models / (SYMBOL + end)))
+        assert done.code == 0, done.out + done.err
+        assert "AGREES: " in done.out
+        assert "DIFFERS" not in done.out
+    done = place.gate("--explain", SYMBOL)
+    assert done.code == 0, done.out + done.err
+
+
+def test_a_changed_log_gives_exit_code_4_and_says_which(place, training, tmp_path):
+    shutil.copytree(place.reports, tmp_path / "reports")
+    (log,) = (tmp_path / "reports" / "evidence" / SYMBOL).glob("adaptation-*.csv.gz")
+    log.write_bytes(gzip.compress(gzip.decompress(log.read_bytes()).replace(b"order", b"0rder", 1)))
+    model = str(place.models / f"{SYMBOL}_maml_stage3_final.pth")
+    done = place.gate("--explain", model, "--reports-dir", str(tmp_path / "reports"))
+    assert done.code == 4
+    assert f"{log} was changed" in done.out
+
+
+def test_looks_are_listed_with_what_came_of_them(place, training):
+    done = place.gate("--looks", SYMBOL)
+    assert done.code == 0
+    assert [line.split()[1:3] for line in done.out.splitlines()[2:6]] == [
+        ["progress", "1"], ["progress", "2"], ["adaptation", "1"], ["promotion", "1"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ((), 2, "one of the arguments --explain --looks is required"),
+        (("--explain", "no_such_file.pth"), 2, "there is no such file"),
+        (("--explain", "../evil"), 2, "cannot be a symbol"),
+        (("--explain", "Unknown_2"), 4, "No checkpoint for Unknown_2"),
+        (("--looks", "Unknown_2"), 4, "holds no look at Unknown_2"),
+        (("--looks", SYMBOL, "--reports-dir", "nowhere"), 4, "there is no evidence ledger"),
+    ],
+)
+def test_a_gate_that_cannot_be_asked_says_why(place, training, arguments, code, says):
+    done = place.gate(*arguments)
+    assert done.code == code
+    assert says in done.err
 
 
 # --- exit codes -----------------------------------------------------------------------------------------------------

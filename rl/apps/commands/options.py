@@ -214,7 +214,33 @@ def rl_parser() -> argparse.ArgumentParser:
     synth.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the csv file to write, SYN_NAME_2.csv"
     )
+    _gate(
+        verbs.add_parser(
+            "gate",
+            help="recompute a model's verdicts from the evidence, or list the looks at a symbol",
+            description="Recompute what was decided on a model from the ledger and the logged actions alone, without "
+            "its weights, the data or the trading kernel; or list every counted look at a symbol's windows.",
+            epilog="examples:\n"
+            "  python -m rl gate --explain models/Nifty_15_final_model.pth\n"
+            "  python -m rl gate --looks Nifty_15\n\n"
+            "exit codes:\n"
+            "  0    every verdict agrees with its evidence\n"
+            "  2    wrong option\n"
+            "  4    a figure differs, or evidence, ledger or model is missing or altered\n",
+        )
+    )
     return parser
+
+
+def _gate(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--explain",
+        metavar="MODEL",
+        help="a model file (.pth), or a symbol for the best model in --models-dir",
+    )
+    what.add_argument("--looks", metavar="SYMBOL", help="list the looks at this symbol's windows")
+    _models_and_reports(parser)
 
 
 def _symbols(group: argparse._ActionsContainer, text: str) -> None:
@@ -245,8 +271,11 @@ def _folders(parser: argparse.ArgumentParser, *, raw_only: bool = False) -> None
         metavar="FILE",
         help="instruments to add to config/instruments.yaml; may be repeated",
     )
-    if raw_only:
-        return
+    if not raw_only:
+        _models_and_reports(where)
+
+
+def _models_and_reports(where: argparse._ActionsContainer) -> None:
     where.add_argument(
         "--models-dir", type=Path, default=Path("models"), metavar="DIR", help="models (default: models)"
     )

@@ -105,13 +105,17 @@ def judged_outcome(
     model = edge_model(plan, follow=follow)
     run = SymbolRun(data, plan, (), None, models, ledger, Heard(), run_name)
     stage_verdict = replace(
-        promotion_of(data.symbol, 5.0), level="progress", context=circumstances(run, model)
+        promotion_of(data.symbol, 5.0),
+        level="progress",
+        context=circumstances(run, model, plan.criteria("ppo")),
     )
     file = write_model(models, checkpoint_of(data, plan, model, stage_verdict, lineage=[], run_name=run_name))
     attempt = ledger.record(
         data.symbol, WINDOW["hash"], "promotion", subject=f"{run_name} {model.fingerprint()}"
     )
-    verdict = promotion_of(data.symbol, t, attempt=attempt, context=circumstances(run, model))
+    verdict = promotion_of(
+        data.symbol, t, attempt=attempt, context=circumstances(run, model, plan.criteria("ppo"))
+    )
     ledger.conclude(data.symbol, WINDOW["hash"], "promotion", attempt, verdict=verdict.to_dict())
     stage = StageOutcome(
         stage="ppo",

@@ -192,6 +192,34 @@ def test_ten_symbols_without_an_edge_hardly_ever_promote_one():
     assert together / runs <= 0.05
 
 
+def promoted_within_20_tries(folder: Path, windows: int) -> float:
+    """Return in which share of windows one of 20 worthless candidates is promoted, each look counted in a ledger."""
+    rng = np.random.default_rng(11)
+    promoted = 0
+    for window in range(windows):
+        ledger = EvidenceLedger(folder / f"{window}.jsonl")
+        for candidate in range(20):
+            attempt = ledger.record("A", "the window", "promotion", subject=f"weights {candidate}")
+            (verdict,) = across_symbols([promotion_of("A", float(rng.standard_t(59)), attempt=attempt)], 0.05)
+            if verdict.passed:
+                promoted += 1
+                break
+    return promoted / windows
+
+
+def test_a_worthless_candidate_retried_with_fresh_weights_is_promoted_in_one_window_of_twenty_at_most(
+    tmp_path,
+):
+    assert 0.0 < promoted_within_20_tries(tmp_path, 150) <= 0.05
+
+
+def test_the_same_check_goes_red_where_alpha_is_not_spent(tmp_path, monkeypatch):
+    """At 5 % each, 20 looks find an edge in two windows of three: 1 - 0.95^20 = 64 %."""
+    monkeypatch.setattr("rl.stages.gates.alpha_for_attempt", lambda attempt, alpha: alpha)
+    monkeypatch.setattr("rl.stages.gates.corrected_p", lambda verdict: verdict.criterion("p_no_edge").value)
+    assert promoted_within_20_tries(tmp_path, 40) > 0.4
+
+
 def test_two_verdicts_of_one_symbol_or_a_rate_without_meaning_are_refused():
     with pytest.raises(ValueError, match="one promotion verdict"):
         across_symbols([promotion_of("A", 1.0), promotion_of("A", 2.0)], 0.05)

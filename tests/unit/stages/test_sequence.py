@@ -458,6 +458,25 @@ def test_the_promotion_window_is_looked_at_once_and_only_with_the_champion(run):
     assert looks[-1]["subject"].split()[0] == champion.fingerprint()
 
 
+def test_every_fresh_set_of_weights_on_the_same_promotion_window_may_spend_less(run):
+    """Looks at one window: 0.05 times 1/2, 1/6, 1/12, 1/20, however the models, folders and runs are called."""
+    plan = small_plan(*PASSES)
+    spent = []
+    for attempt in range(4):
+        tried = run(
+            plan,
+            ppo=model(plan, 0.01 * (1 + attempt)),
+            stages=("ppo",),
+            name=f"run-{attempt}",
+            folder=f"m{attempt}",
+        )
+        spent.append((tried.outcome.promotion.attempt, tried.outcome.promotion.alpha_used))
+    assert spent == [(1, 0.05 / 2), (2, 0.05 / 6), (3, 0.05 / 12), (4, 0.05 / 20)]
+    assert tried.outcome.promotion.context["family"]["corrected_p"] == pytest.approx(
+        min(1.0, 20 * tried.outcome.promotion.metrics["p_no_edge"])
+    )
+
+
 # --- files ----------------------------------------------------------------------------------------------------------
 
 

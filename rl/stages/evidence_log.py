@@ -1,0 +1,266 @@
+"""What a judged model did, bar by bar, so that its verdict can be recomputed without model, bars or kernel.
+
+An action log is a gzip csv with one row per bar of the window: closing time (UTC ns), session, equity of the account
+and of buy-and-hold at that close, and the bar's fill, if there was one: units (bought above zero), price, charges,
+slippage and reason. Every further fill of the same bar is a row of its own with the account's columns left empty. Row 1
+is the first decision bar, at whose close the account still holds its capital. Floats are written so that reading gives
+the same bits; equal logs are equal files, byte for byte.
+
+The gate after stage 3 compares query windows rather than trades; their growths are kept beside it as JSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl.backtest.engine import Replay
+from rl.common.atomic_files import sha256_of, write_bytes
+from rl.common.errors import DataError
+from rl.stages.gates import TradeRecord
+from rl.stages.maml_stage import AdaptationProof, CrossSymbol, measured_across
+from rl.trading.kernel import REASONS
+from rl.trading.ledger import LOG_BAR, LOG_CHARGES, LOG_PRICE, LOG_REASON, LOG_SLIPPAGE, LOG_UNITS
+from rl.trading.metrics import max_drawdown, session_returns
+
+FOLDER = "evidence"
+"""Beside the ledger."""
+
+ACTIONS = ".csv.gz"
+WINDOWS = ".windows.json"
+"""How the files of a look end."""
+
+_COLUMNS = (
+    "close_time_ns", "session", "equity", "buy_and_hold_equity", "units", "price", "charges", "slippage", "reason",
+)  # fmt: skip
+_BAR = 4  # columns of the account; the rest is a fill's
+_COMPRESSION = 6
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ActionLog:
+    """An action log as read. Axes: n bars of the window, m fills in order of time."""
+
+    close_time: np.ndarray
+    """UTC nanoseconds. (n,)"""
+    session: np.ndarray
+    """Session of each bar. (n,)"""
+    equity: np.ndarray
+    """Marked at each close, money. (n,)"""
+    benchmark_equity: np.ndarray
+    """Of buy-and-hold. (n,)"""
+    fill_bar: np.ndarray
+    """Bar of each fill, counted from the window's first. (m,)"""
+    fill_units: np.ndarray
+    """Bought above zero, sold below. (m,)"""
+    fill_price: np.ndarray
+    """Slippage included. (m,)"""
+    fill_charges: np.ndarray
+    """Commission and tax, money. (m,)"""
+
+    def record(self, episodes: int | None) -> TradeRecord:
+        """Return what a gate asks for, made of this log alone.
+
+        Raises:
+            DataError: If fills and equity contradict each other.
+        """
+        net_pnl, exit_bar = self._round_trips()
+        capital = float(self.equity[0])
+        return TradeRecord(
+            net_pnl=net_pnl,
+            trade_session=self.session[exit_bar],
+            session_returns=session_returns(self.equity, self.session, capital),
+            benchmark_session_returns=session_returns(
+                self.benchmark_equity, self.session, float(self.benchmark_equity[0])
+            ),
+            max_drawdown=max_drawdown(self.equity),
+            episodes=episodes,
+        )
+
+    def _round_trips(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return net result and exit bar of every trade from flat back to flat, checked against equity."""
+        net_pnl: list[float] = []
+        exit_bar: list[int] = []
+        # Where the account is flat its equity is known from the fills; nan where a position is open.
+        known_from, known = [0], [float(self.equity[0])]
+        held = cash = realised = 0.0
+        fills = zip(
+            self.fill_bar.tolist(),
+            self.fill_units.tolist(),
+            self.fill_price.tolist(),
+            self.fill_charges.tolist(),
+            strict=True,
+        )
+        for bar, units, price, charges in fills:
+            if held == 0.0:
+                cash = 0.0
+            held += units
+            cash += -units * price - charges
+            if held == 0.0:
+                net_pnl.append(cash)
+                exit_bar.append(bar)
+                realised += cash
+            known_from.append(bar)
+            known.append(known[0] + realised if held == 0.0 else np.nan)
+        self._check_equity(known_from, known)
+        return np.array(net_pnl), np.array(exit_bar, dtype=np.int64)
+
+    def _check_equity(self, known_from: list[int], known: list[float]) -> None:
+        """Refuse a log whose equity, at a close without a position, is not capital plus realised results."""
+        lengths = np.diff([*known_from, len(self.equity)])
+        expected = np.repeat(known, lengths)
+        apart = np.abs(self.equity - expected) > 1e-9 * np.maximum(np.abs(self.equity), known[0])
+        if apart.any():
+            first = int(np.argmax(apart))
+            raise DataError(
+                f"the log contradicts itself at bar {first} of its window: with no position open, equity is "
+                f"{float(self.equity[first])!r}, but the fills leave {float(expected[first])!r}"
+            )
+
+
+def write_action_log(
+    path: Path, replay: Replay, benchmark: Replay, close_time: np.ndarray, session: np.ndarray
+) -> str:
+    """Write what a replay did, whole or not at all; return the SHA-256 of the file.
+
+    Args:
+        path: Where to.
+        replay: The judged account.
+        benchmark: Buy-and-hold on the same window.
+        close_time: Of every bar of the symbol, UTC ns. (T,)
+        session: Of every bar of the symbol. (T,)
+    """
+    text = io.StringIO()
+    text.write(",".join(_COLUMNS) + "\n")
+    text.writelines(_rows(replay, benchmark, close_time, session))
+    packed = io.BytesIO()
+    # No time and no name inside: the same log gives the same bytes.
+    with gzip.GzipFile(filename="", mode="wb", fileobj=packed, compresslevel=_COMPRESSION, mtime=0) as file:
+        file.write(text.getvalue().encode())
+    write_bytes(path, packed.getvalue())
+    return sha256_of(path)
+
+
+def _rows(replay: Replay, benchmark: Replay, close_time: np.ndarray, session: np.ndarray) -> Iterator[str]:
+    columns = (LOG_UNITS, LOG_PRICE, LOG_CHARGES, LOG_SLIPPAGE)
+    fills: dict[int, list[str]] = {}
+    for fill in replay.fill_log.tolist():
+        numbers = ",".join(repr(fill[column]) for column in columns)
+        fills.setdefault(int(fill[LOG_BAR]), []).append(f"{numbers},{REASONS[int(fill[LOG_REASON])]}")
+    window = slice(replay.start, replay.stop)
+    bars = zip(
+        range(replay.start, replay.stop),
+        close_time[window].tolist(),
+        session[window].tolist(),
+        replay.equity.tolist(),
+        benchmark.equity.tolist(),
+        strict=True,
+    )
+    for bar, closed, day, equity, held in bars:
+        first, *more = fills.get(bar, [",,,,"])
+        yield f"{closed},{day},{equity!r},{held!r},{first}\n"
+        for fill in more:
+            yield f",,,,{fill}\n"
+
+
+def read_action_log(path: Path) -> ActionLog:
+    """Read what `write_action_log` wrote.
+
+    Raises:
+        DataError: If it is missing, damaged or no action log.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+            if tuple(header) != _COLUMNS:
+                raise ValueError(f"its columns are {', '.join(header)}")
+            return _parsed(rows)
+    except (OSError, EOFError, ValueError, IndexError) as error:
+        raise DataError(f"{path} cannot be read as an action log: {error}") from error
+
+
+def _parsed(rows: list[list[str]]) -> ActionLog:
+    if short := [number for number, row in enumerate(rows, start=2) if len(row) != len(_COLUMNS)]:
+        raise ValueError(f"line {short[0]} has not {len(_COLUMNS)} columns")
+    bars = [row for row in rows if row[0]]
+    bar, fills = -1, []
+    for row in rows:
+        bar += bool(row[0])
+        if row[_BAR]:
+            fills.append((bar, row))
+    if not bars or not rows[0][0]:
+        raise ValueError("it does not begin with a bar")
+    return ActionLog(
+        close_time=np.array([int(row[0]) for row in bars], dtype=np.int64),
+        session=np.array([int(row[1]) for row in bars], dtype=np.int64),
+        equity=_finite([row[2] for row in bars]),
+        benchmark_equity=_finite([row[3] for row in bars]),
+        fill_bar=np.array([place for place, _ in fills], dtype=np.int64),
+        fill_units=_finite([row[_BAR] for _, row in fills]),
+        fill_price=_finite([row[_BAR + 1] for _, row in fills]),
+        fill_charges=_finite([row[_BAR + 2] for _, row in fills]),
+    )
+
+
+def _finite(texts: list[str]) -> np.ndarray:
+    numbers = np.array([float(text) for text in texts], dtype=np.float64)
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"it holds {texts[int(np.argmax(~np.isfinite(numbers)))]}")
+    return numbers
+
+
+def write_windows_log(path: Path, proof: AdaptationProof, across: CrossSymbol) -> str:
+    """Write the growths that the gate after stage 3 compares, whole or not at all; return the file's SHA-256."""
+    content = {
+        "adapted": proof.adapted.tolist(),
+        "parent": proof.parent.tolist(),
+        "fine_tuned": proof.fine_tuned.tolist(),
+        "fine_tune_step_size": proof.fine_tune_step_size,
+        "steps": proof.steps,
+        "steps_tried": proof.adapted.shape[1] - 1,
+        "across": {
+            "symbol": across.symbol,
+            "note": across.note,
+            "adapted": list(across.adapted),
+            "own_model": list(across.own_model),
+        },
+    }
+    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    return sha256_of(path)
+
+
+def read_windows_log(path: Path) -> tuple[AdaptationProof, CrossSymbol]:
+    """Read what `write_windows_log` wrote; the ratio across symbols is computed anew.
+
+    Raises:
+        DataError: If it is missing, damaged or something else.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        tasks, steps = len(found["adapted"]), found["steps_tried"] + 1
+        proof = AdaptationProof(
+            adapted=np.array(found["adapted"], dtype=np.float64).reshape(tasks, steps),
+            parent=np.array(found["parent"], dtype=np.float64).reshape(tasks),
+            fine_tuned=np.array(found["fine_tuned"], dtype=np.float64).reshape(tasks),
+            fine_tune_step_size=float(found["fine_tune_step_size"]),
+            steps=int(found["steps"]),
+        )
+        across = found["across"]
+        if across["own_model"]:
+            return proof, measured_across(across["symbol"], across["adapted"], across["own_model"])
+        return proof, CrossSymbol(ratio=None, symbol=across["symbol"], note=across["note"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path} cannot be read as a log of query windows: {error}") from error
+
+
+def log_path(folder: Path, symbol: str, purpose: str, window_hash: str, attempt: int, ending: str) -> Path:
+    """Return where the evidence of a look lies, below the folder of the ledger."""
+    return folder / FOLDER / symbol / f"{purpose}-{window_hash[:12]}-{attempt}{ending}"
