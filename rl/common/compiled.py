@@ -10,6 +10,7 @@ heap as soon as a kernel passes a slice on: tried, and found by a crash in train
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -21,8 +22,12 @@ __all__ = ["njit", "source_hash"]
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
+@functools.cache
 def source_hash() -> str:
-    """Return a hash of every Python file of the package, names included. 16 hexadecimal digits"""
+    """Return a hash of every Python file of the package, names included. 16 hexadecimal digits
+
+    As this process first found them: what is edited while it runs is not what it runs.
+    """
     digest = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob("*.py")):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -43,6 +44,14 @@ _COLUMNS = (
 )  # fmt: skip
 _BAR = 4  # columns of the account; the rest is a fill's
 _COMPRESSION = 6
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """A file of evidence."""
+
+    path: Path
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,8 +137,8 @@ class ActionLog:
 
 def write_action_log(
     path: Path, replay: Replay, benchmark: Replay, close_time: np.ndarray, session: np.ndarray
-) -> str:
-    """Write what a replay did, whole or not at all; return the SHA-256 of the file.
+) -> LogFile:
+    """Write what a replay did, whole or not at all.
 
     Args:
         path: Where to.
@@ -137,6 +146,9 @@ def write_action_log(
         benchmark: Buy-and-hold on the same window.
         close_time: Of every bar of the symbol, UTC ns. (T,)
         session: Of every bar of the symbol. (T,)
+
+    Returns:
+        Where it lies and its hash.
     """
     text = io.StringIO()
     text.write(",".join(_COLUMNS) + "\n")
@@ -145,8 +157,21 @@ def write_action_log(
     # No time and no name inside: the same log gives the same bytes.
     with gzip.GzipFile(filename="", mode="wb", fileobj=packed, compresslevel=_COMPRESSION, mtime=0) as file:
         file.write(text.getvalue().encode())
-    write_bytes(path, packed.getvalue())
-    return sha256_of(path)
+    return _kept(path, packed.getvalue())
+
+
+def _kept(path: Path, data: bytes) -> LogFile:
+    """Write evidence without ever replacing other evidence; return where it lies.
+
+    The same look of the same model by the same code gives the same bytes. Other bytes under that name come from
+    changed code, or from a ledger that was begun anew: those are still the evidence of their own verdicts.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    if path.is_file() and sha256_of(path) != digest:
+        ending = next(ending for ending in (ACTIONS, WINDOWS) if path.name.endswith(ending))
+        path = path.with_name(f"{path.name.removesuffix(ending)}-{digest[:8]}{ending}")
+    write_bytes(path, data)
+    return LogFile(path, digest)
 
 
 def _rows(replay: Replay, benchmark: Replay, close_time: np.ndarray, session: np.ndarray) -> Iterator[str]:
@@ -217,8 +242,8 @@ def _finite(texts: list[str]) -> np.ndarray:
     return numbers
 
 
-def write_windows_log(path: Path, proof: AdaptationProof, across: CrossSymbol) -> str:
-    """Write the growths that the gate after stage 3 compares, whole or not at all; return the file's SHA-256."""
+def write_windows_log(path: Path, proof: AdaptationProof, across: CrossSymbol) -> LogFile:
+    """Write the growths that the gate after stage 3 compares, whole or not at all."""
     content = {
         "adapted": proof.adapted.tolist(),
         "parent": proof.parent.tolist(),
@@ -233,8 +258,7 @@ def write_windows_log(path: Path, proof: AdaptationProof, across: CrossSymbol) -
             "own_model": list(across.own_model),
         },
     }
-    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-    return sha256_of(path)
+    return _kept(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_windows_log(path: Path) -> tuple[AdaptationProof, CrossSymbol]:

@@ -114,23 +114,19 @@ def write_evidence(
 ) -> dict[str, dict[str, str]]:
     """Write what a look saw beside the ledger; return each file's name and hash for the ledger's line."""
     folder = run.ledger.path.parent
-    at = {
-        ending: log_path(
+
+    def at(ending: str) -> Path:
+        return log_path(
             folder, run.data.symbol, counted.purpose, counted.window_hash, counted.attempt, ending
         )
-        for ending in (ACTIONS, WINDOWS)
-    }
-    hashes = {
-        ACTIONS: write_action_log(
-            at[ACTIONS], replay, benchmark, run.data.bars.close_time, run.data.market.session
-        )
-    }
+
+    close_time, session = run.data.bars.close_time, run.data.market.session
+    files = {"actions": write_action_log(at(ACTIONS), replay, benchmark, close_time, session)}
     if compared is not None:
-        hashes[WINDOWS] = write_windows_log(at[WINDOWS], *compared)
-    kinds = {ACTIONS: "actions", WINDOWS: "windows"}
+        files["windows"] = write_windows_log(at(WINDOWS), *compared)
     return {
-        kinds[ending]: {"file": at[ending].relative_to(folder).as_posix(), "sha256": sha256}
-        for ending, sha256 in hashes.items()
+        kind: {"file": each.path.relative_to(folder).as_posix(), "sha256": each.sha256}
+        for kind, each in files.items()
     }
 
 

@@ -188,8 +188,5 @@ def _told(listener: Listener, outcome: SymbolOutcome) -> None:
     verdict = outcome.promotion
     if verdict is None:
         return
-    for line in verdict.lines():
-        listener.said(outcome.symbol, line)
-    listener.said(
-        outcome.symbol, f"final model: {outcome.final_file}" if outcome.final_file else "no final model"
-    )
+    final = f"final model: {outcome.final_file}" if outcome.final_file else "no final model"
+    listener.said(outcome.symbol, "\n    ".join([*verdict.lines(), final]))

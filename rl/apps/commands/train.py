@@ -322,7 +322,7 @@ def _report(
     console: Console,
 ) -> None:
     console.result("")
-    for line in [*summary_table(outcomes), *promotion_table(outcomes)]:
+    for line in [*summary_table(outcomes), "", *promotion_table(outcomes)]:
         console.result(line)
     if plan.monitoring.generate_reports:
         for path in write_training_report(outcomes, plan, folder):

@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-from rl.reporting.training_report import summary_table, windows_table, write_training_report
+from rl.reporting.training_report import (
+    promotion_table,
+    summary_table,
+    windows_table,
+    write_training_report,
+)
 from rl.stages.evidence import EvidenceLedger
 from rl.stages.outcomes import SymbolOutcome
 from rl.stages.plan import STAGES
@@ -112,6 +117,70 @@ def test_a_promoted_symbol_is_named_in_the_headline(outcome, tmp_path):
     assert found["headline"] == "1 of 2 symbols promoted on evidence: EDGE_15."
     assert "Final model: models/EDGE_15_final_model.pth" in text
     assert "PROMOTED" in "\n".join(summary_table([promoted]))
+
+
+def cells(line: str) -> list[str]:
+    return line.split()
+
+
+def test_every_promotion_stands_with_its_p_what_correcting_made_of_it_and_whether_it_survived(
+    outcome, tmp_path
+):
+    family = {
+        "symbols": ["EDGE_15", "OTHER_15"],
+        "p": [0.012, 0.6],
+        "q": 0.05,
+        "corrected_p": 0.012,
+        "rank_threshold": 0.025,
+        "survived": True,
+    }
+    verdict = replace(
+        outcome.promotion,
+        outcome="PASS",
+        attempt=2,
+        alpha_used=0.05 / 6,
+        metrics={**outcome.promotion.metrics, "p_no_edge": 0.002},
+        context={**outcome.promotion.context, "family": family},
+    )
+    promoted = replace(outcome, promotion=verdict, final_file=Path("final.pth"))
+    lost = replace(
+        outcome,
+        symbol="OTHER_15",
+        promotion=replace(
+            outcome.promotion,
+            outcome="INCONCLUSIVE",
+            metrics={**outcome.promotion.metrics, "p_no_edge": None},
+            context={"family": {**family, "corrected_p": None, "rank_threshold": 0.05, "survived": False}},
+        ),
+    )
+    none = replace(outcome, symbol="THIRD_15", champion=None, promotion=None)
+    head, _, *rows = promotion_table([promoted, lost, none])
+    assert cells(head) == [
+        "promotion", "look", "p", "its", "alpha", "corrected", "p", "needed", "survived", "result",
+    ]  # fmt: skip
+    assert cells(rows[0]) == [
+        "EDGE_15", "2", "0.002", "0.00833", "0.012", "0.025", "yes", "PROMOTED",
+    ]  # fmt: skip
+    assert cells(rows[1])[2:] == ["-", "0.025", "-", "0.05", "no", "no", "(INCONCLUSIVE)"]
+    assert len(rows) == 2
+    text, found = written(tmp_path, promoted, lost, none)
+    assert rows[0] in text
+    assert found["promotions"]["EDGE_15"] == {
+        "look": 2,
+        "p": 0.002,
+        "alpha_used": 0.05 / 6,
+        "corrected_p": 0.012,
+        "rank_threshold": 0.025,
+        "survived": True,
+        "outcome": "PASS",
+    }
+    assert list(found["promotions"]) == ["EDGE_15", "OTHER_15"]
+    assert promotion_table([none]) == []
+
+
+def test_a_promotion_whose_file_could_not_be_written_is_not_called_promoted(outcome):
+    passed = replace(outcome, promotion=replace(outcome.promotion, outcome="PASS"), final_file=None)
+    assert "passed, but not written" in " ".join(" ".join(promotion_table([passed])).split())
 
 
 def test_a_final_model_without_evidence_is_called_unproven(outcome):

@@ -34,7 +34,7 @@ STOPS = small_plan(
 
 def logged(data: SymbolData, replay: Replay, path: Path, window: str = "validation") -> str:
     held = benchmark_on(data, replay, window)
-    return write_action_log(path, replay, held, data.bars.close_time, data.market.session)
+    return write_action_log(path, replay, held, data.bars.close_time, data.market.session).sha256
 
 
 def traded(data: SymbolData, follow: float = 1.0, window: str = "validation") -> Replay:
@@ -138,7 +138,21 @@ def test_the_same_actions_give_the_same_bytes_whenever_and_wherever_they_are_wri
     monkeypatch.setattr(time, "time", lambda: 2_000_000_000.0)
     assert logged(data, traded(data), tmp_path / "other" / "another name.csv.gz") == first
     assert first == sha256_of(tmp_path / "one" / "log.csv.gz")
-    assert logged(data, traded(data, -1.0), tmp_path / "one" / "log.csv.gz") != first
+    assert logged(data, traded(data, -1.0), tmp_path / "third" / "log.csv.gz") != first
+
+
+def test_evidence_never_takes_the_place_of_other_evidence(tmp_path):
+    """A ledger begun anew counts from one again; what an earlier verdict rests on has to stay."""
+    data = small_symbol(PLAN, sessions=40)
+    path = tmp_path / "promotion-0123456789ab-1.csv.gz"
+    first = logged(data, traded(data), path)
+    held = benchmark_on(data, traded(data), "validation")
+    other = write_action_log(path, traded(data, -1.0), held, data.bars.close_time, data.market.session)
+    assert other.path == tmp_path / f"promotion-0123456789ab-1-{other.sha256[:8]}.csv.gz"
+    assert (sha256_of(path), sha256_of(other.path)) == (first, other.sha256)
+    # The same once more is the same file.
+    assert logged(data, traded(data), path) == first
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_window_of_seventy_thousand_bars_is_written_in_two_seconds(tmp_path):
