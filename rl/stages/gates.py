@@ -450,6 +450,8 @@ def _settled(verdict: Verdict, family: Mapping[str, Any]) -> Verdict:
     if family["survived"] or verdict.outcome == "FAIL" or not others or family["corrected_p"] is None:
         return settled
     level = family["rank_threshold"] / (verdict.attempt * (verdict.attempt + 1))
+    if verdict.outcome == "INCONCLUSIVE" and level >= verdict.alpha_used:
+        return settled  # its own reasons ask for more already
     reason = (
         f"Not shown among the {len(family['symbols'])} symbols judged in this run: "
         f"p {_number(verdict.criterion(_EDGE).value)}, needed {_number(level)} or less"

@@ -103,6 +103,14 @@ def test_what_was_not_shown_on_its_own_names_the_larger_number_that_the_family_a
     assert settled.reasons[: len(alone.reasons)] == alone.reasons
 
 
+def test_what_was_not_shown_on_its_own_says_so_once_where_the_family_asks_for_no_more():
+    """B is promoted, so A would be at its own alpha: two of two at 0.05 * 2 / 2."""
+    alone = promotion_of("A", t_of(0.2))
+    settled = across_symbols([alone, promotion_of("B", 5.0)], 0.05)[0]
+    assert settled.context["family"]["rank_threshold"] == 0.05
+    assert (settled.reasons, settled.sessions_needed) == (alone.reasons, alone.sessions_needed)
+
+
 def test_a_fail_stays_a_fail_and_counts_among_the_judged():
     losing = promotion_of("Z", -3.0)
     assert losing.outcome == "FAIL"
