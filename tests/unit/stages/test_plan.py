@@ -547,6 +547,16 @@ symbols:
     ]
 
 
+def test_the_rate_of_false_promotions_is_one_for_the_whole_run(plan_file):
+    """Each symbol with a rate of its own would have no family to be corrected with."""
+    text = "symbols:\n  Nifty_2:\n    evidence: {alpha: 0.01, false_discovery_rate: 0.5}\n"
+    (line,) = refused(plan_file(text))
+    assert line.startswith("plan.yaml:3:")
+    assert "false_discovery_rate: is the same for all symbols" in line
+    (line,) = refused(plan_file("evidence: {false_discovery_rate: 0.6}\n"))
+    assert "false_discovery_rate: must be at most 0.5" in line
+
+
 def test_a_symbol_that_could_leave_the_models_folder_is_refused(plan_file):
     (line,) = refused(plan_file("symbols:\n  ../evil: {seed: 1}\n"))
     assert line.startswith('plan.yaml:2:3: symbols."../evil": ')
