@@ -145,10 +145,10 @@ def _text(outcomes: Sequence[SymbolOutcome], plan: Plan) -> list[str]:
             "",
             *table,
             "",
-            "p: chance of such a mean trade without any edge, asked for at the alpha of its look. Corrected p: times",
-            "what looking so often costs. Of the models promoted in one run at most a share of "
-            f"{percent(rate, 0)} is expected to have",
-            "no edge (Benjamini-Hochberg over all symbols judged in it).",
+            "p: chance of such a mean trade without any edge, or of such a return beyond buy-and-hold if that is larger,",
+            "asked for at the alpha of its look. Corrected p: times what looking so often costs. Of the models promoted",
+            f"in one run at most a share of {percent(rate, 0)} is expected to have no edge (Benjamini-Hochberg over all "
+            "symbols judged in it).",
         ]
     for outcome in outcomes:
         lines += ["", "=" * 100, _labelled(outcome.symbol), ""]

@@ -21,6 +21,7 @@ import numpy as np
 from rl.common.errors import ConfigError
 from rl.stages.evidence import (
     ClusteredTest,
+    Intercept,
     alpha_for_attempt,
     benjamini_hochberg,
     intercept_against,
@@ -329,11 +330,13 @@ def promotion_verdict(
 ) -> Verdict:
     """Decide whether a model may be used: the progress criteria and evidence of an edge.
 
-    Evidence is (i) p(mean net trade result <= 0) at most the alpha of this attempt, by sums per session, and
-    (ii) an intercept against buy-and-hold on session returns that is not negative. A mean that is positive
-    but not yet shown to be is INCONCLUSIVE, with the number of further sessions that would settle it; a mean
-    or an intercept below zero is a FAIL. Arguments as in `progress_verdict`, on a window no gate, early stop
-    or choice has touched.
+    Evidence is that both (i) the mean net trade result, by sums per session, and (ii) the intercept against
+    buy-and-hold on session returns are above zero, each at the alpha of this attempt. Both have to be shown, so
+    the p value of the claim is the larger of the two (intersection-union test, Berger 1982, Technometrics 24,
+    p. 295). In a rising market whoever is long at random times wins significantly, and has an intercept above
+    zero every other time: asking for its sign alone would promote it. A mean and an intercept that are positive
+    but not yet shown to be are INCONCLUSIVE, with the number of further sessions that would settle it; one below
+    zero is a FAIL. Arguments as in `progress_verdict`, on a window no gate, early stop or choice has touched.
     """
     spent = alpha_for_attempt(attempt, alpha)
     results = _progress_criteria(record, criteria, stage, confidence, may_be_empty=True)
@@ -349,15 +352,17 @@ def promotion_verdict(
             note="no trade was closed" if math.isnan(edge.mean) else "net money per trade",
         )
     )
-    tested = "chance of such a mean without any edge"
-    if math.isnan(edge.p_above_zero):
+    beyond = _beyond_benchmark(record, confidence)
+    p = _p_no_edge(edge, beyond)
+    tested = f"chance of such {'a mean trade' if p == edge.p_above_zero else 'an intercept'} without any edge"
+    if math.isnan(p):
         tested = "nothing to test in fewer than two sessions with trades"
-    results.append(_result(_EDGE, edge.p_above_zero, spent, "at most", note=tested))
-    results.append(_intercept_criterion(record, confidence))
+    results.append(_result(_EDGE, p, spent, "at most", note=tested))
+    results.append(_intercept_criterion(beyond))
     outcome, reasons = _promotion_outcome(results, alpha, spent)
     wanted = None
     if outcome == "INCONCLUSIVE":
-        wanted = _more_sessions_for_edge(record, criteria, edge, spent)
+        wanted = _more_sessions_for_edge(record, criteria, edge, beyond, spent)
         if wanted:
             reasons.append(f"About {wanted} more sessions would be needed if trades go on as observed.")
     return Verdict(
@@ -372,7 +377,7 @@ def promotion_verdict(
         attempt=attempt,
         window=dict(window),
         reasons=tuple(reasons),
-        metrics=_metrics(record, edge),
+        metrics=_metrics(record, edge, p_no_edge=p, intercept_t=_intercept_t(beyond)),
         sessions_needed=wanted,
         context=dict(context or {}),
     )
@@ -468,14 +473,19 @@ def _settled(verdict: Verdict, family: Mapping[str, Any]) -> Verdict:
 
 
 def _more_sessions_at(verdict: Verdict, alpha: float) -> int | None:
-    """Return the further sessions that would show a verdict's mean trade at another alpha than its own."""
+    """Return the further sessions that would show a verdict's edge at another alpha than its own."""
     found = verdict.metrics
     # A t that is no number beside a p that is one: every session gave the same sum.
     t = math.inf if found["mean_trade_t"] is None else found["mean_trade_t"]
     trading = sessions_to_show(found["expectancy"], t, verdict.sessions, alpha)
     if trading is None:
         return None
-    return max(0, _more_sessions(trading, verdict.sessions, found["window_sessions"])) or None
+    observed = found["window_sessions"]
+    beyond, t_beyond = verdict.criterion("intercept").value, found["intercept_t"]
+    for_intercept = 0
+    if beyond is not None and t_beyond is not None:
+        for_intercept = (sessions_to_show(beyond, t_beyond, observed, alpha) or 0) - observed
+    return max(0, _more_sessions(trading, verdict.sessions, observed), for_intercept) or None
 
 
 def _family_sentence(family: Mapping[str, Any]) -> str:
@@ -587,11 +597,24 @@ def _profit_factor_criterion(record: TradeRecord, threshold: float, confidence: 
     )
 
 
-def _intercept_criterion(record: TradeRecord, confidence: float) -> CriterionResult:
-    name = "intercept"
+def _beyond_benchmark(record: TradeRecord, confidence: float) -> Intercept | None:
     if record.benchmark_session_returns is None:
+        return None
+    return intercept_against(record.session_returns, record.benchmark_session_returns, confidence)
+
+
+def _p_no_edge(edge: ClusteredTest, beyond: Intercept | None) -> float:
+    """Return the larger p value of mean trade and intercept; nan where no trade could be tested."""
+    if beyond is None or math.isnan(beyond.alpha) or math.isnan(edge.p_above_zero):
+        return edge.p_above_zero
+    # An intercept of exactly zero, without any spread, is a copy of a share of buy-and-hold: no edge at all.
+    return max(edge.p_above_zero, 1.0 if math.isnan(beyond.p_above_zero) else beyond.p_above_zero)
+
+
+def _intercept_criterion(found: Intercept | None) -> CriterionResult:
+    name = "intercept"
+    if found is None:
         return _result(name, None, 0.0, note="there is no buy-and-hold to compare with")
-    found = intercept_against(record.session_returns, record.benchmark_session_returns, confidence)
     if math.isnan(found.alpha):
         return _result(name, None, 0.0, note="fewer than three sessions, or buy-and-hold did not move")
     return _result(
@@ -664,7 +687,7 @@ def _promotion_outcome(
     if edge.value is None:
         return "INCONCLUSIVE", ["Fewer than two sessions with trades: nothing can be tested."]
     p = f"p {_number(edge.value)}, needed {_number(spent)} or less"
-    return "INCONCLUSIVE", [f"The mean trade is positive, but not shown to be: {p}."]
+    return "INCONCLUSIVE", [f"Mean trade and intercept are positive, but not shown to be: {p}."]
 
 
 def _is_decisive(result: CriterionResult, alpha: float) -> bool:
@@ -692,13 +715,29 @@ def _more_sessions_for_data(record: TradeRecord, criteria: Criteria) -> int | No
 
 
 def _more_sessions_for_edge(
-    record: TradeRecord, criteria: Criteria, edge: ClusteredTest, alpha: float
+    record: TradeRecord, criteria: Criteria, edge: ClusteredTest, beyond: Intercept | None, alpha: float
 ) -> int | None:
     for_data = _more_sessions_for_data(record, criteria) or 0
     trading = sessions_needed(edge, alpha)
     if trading is None:
         return for_data or None
-    return max(for_data, _more_sessions(trading, edge.sessions, len(record.session_returns))) or None
+    observed = len(record.session_returns)
+    for_evidence = _more_sessions(trading, edge.sessions, observed)
+    for_intercept = (_sessions_for_intercept(beyond, alpha) or 0) - observed
+    return max(for_data, for_evidence, for_intercept) or None
+
+
+def _sessions_for_intercept(beyond: Intercept | None, alpha: float) -> int | None:
+    t = _intercept_t(beyond)
+    if beyond is None or math.isnan(t):
+        return None
+    return sessions_to_show(beyond.alpha, t, beyond.sessions, alpha)
+
+
+def _intercept_t(beyond: Intercept | None) -> float:
+    if beyond is None or not beyond.standard_error > 0.0:
+        return math.nan
+    return beyond.alpha / beyond.standard_error
 
 
 def _more_sessions(trading_needed: int, trading: int, observed: int) -> int:
@@ -706,7 +745,7 @@ def _more_sessions(trading_needed: int, trading: int, observed: int) -> int:
     return math.ceil(trading_needed * observed / trading) - observed
 
 
-def _metrics(record: TradeRecord, edge: ClusteredTest) -> dict[str, Any]:
+def _metrics(record: TradeRecord, edge: ClusteredTest, **of_promotion: float) -> dict[str, Any]:
     returns = np.asarray(record.session_returns, dtype=np.float64)
     numbers, not_computed = figures(
         win_rate=win_rate(record.net_pnl),
@@ -725,7 +764,8 @@ def _metrics(record: TradeRecord, edge: ClusteredTest) -> dict[str, Any]:
         mean_trade_lower=edge.lower,
         mean_trade_upper=edge.upper,
         mean_trade_t=edge.t,
-        p_no_edge=edge.p_above_zero,
+        mean_trade_p=edge.p_above_zero,
+        **of_promotion,
     )
     return {**numbers, "not_computed": not_computed}
 

@@ -46,7 +46,8 @@ def promotion_of(symbol: str, t: float, *, attempt: int = 1, alpha: float = 0.05
     record = TradeRecord(
         net_pnl=values,
         trade_session=np.arange(SESSIONS),
-        session_returns=values / 1e4,
+        # A return beyond buy-and-hold that is far from doubt, so that p is that of the mean trade.
+        session_returns=(values + 1.0) / 1e4,
         benchmark_session_returns=np.random.default_rng(9).normal(0.0, 0.01, SESSIONS),
         max_drawdown=0.1,
     )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rl.common.errors import ConfigError
+from rl.stages.evidence import intercept_against
 from rl.stages.gates import (
     CriterionResult,
     TradeRecord,
@@ -257,8 +258,17 @@ def test_a_clear_edge_is_promoted():
     assert verdict.sessions_needed is None
 
 
+def without_exposure(record: TradeRecord, seed: int = 5) -> TradeRecord:
+    """Return the record beside a benchmark of mean zero that its returns have nothing to do with."""
+    returns = record.session_returns
+    axes = np.column_stack([np.ones(len(returns)), returns - returns.mean()])
+    drawn = np.random.default_rng(seed).normal(0.0, 0.01, len(returns))
+    fitted = axes @ np.linalg.lstsq(axes, drawn, rcond=None)[0]
+    return replace(record, benchmark_session_returns=drawn - fitted)
+
+
 def test_a_positive_mean_that_is_not_shown_is_inconclusive_with_the_sessions_it_would_take():
-    record = record_of(trades(0.08), 60)
+    record = without_exposure(record_of(trades(0.08), 60))
     verdict = promoted(record)
     assert judged(record).outcome == "PASS"
     assert verdict.outcome == "INCONCLUSIVE"
@@ -270,13 +280,15 @@ def test_a_positive_mean_that_is_not_shown_is_inconclusive_with_the_sessions_it_
 
 
 def test_sessions_without_trades_stretch_what_is_needed():
-    busy = record_of(trades(0.08), 60)
-    idle = replace(
-        busy,
-        session_returns=np.concatenate([busy.session_returns, np.zeros(60)]),
-        benchmark_session_returns=np.random.default_rng(5).normal(0, 0.01, 120),
+    busy = without_exposure(record_of(trades(0.08), 60))
+    idle = without_exposure(
+        replace(
+            busy,
+            session_returns=np.concatenate([busy.session_returns, np.zeros(60)]),
+            benchmark_session_returns=np.zeros(120),
+        )
     )
-    assert promoted(idle).sessions_needed == pytest.approx(2 * (promoted(busy).sessions_needed or 0), abs=2)
+    assert promoted(idle).sessions_needed == pytest.approx(2 * (promoted(busy).sessions_needed or 0), rel=0.1)
 
 
 def test_a_negative_mean_fails_promotion():
@@ -297,10 +309,59 @@ def test_a_share_of_buy_and_hold_is_not_an_edge():
         max_drawdown=0.1,
     )
     verdict = promoted(record)
-    assert verdict.criterion("p_no_edge").met is True
+    assert verdict.metrics["mean_trade_p"] < 1e-4
     assert verdict.criterion("intercept").value == pytest.approx(-1e-4)
     assert verdict.outcome == "FAIL"
     assert any("intercept" in reason for reason in verdict.reasons)
+
+
+def test_an_intercept_above_zero_by_luck_is_no_evidence():
+    """Long at random times of a market that only rises: every other such record has an intercept above zero."""
+    rng = np.random.default_rng(3)
+    runs, above, passed = 300, 0, 0
+    for _ in range(runs):
+        session = np.repeat(np.arange(120), 4)
+        quarters = rng.normal(0.4, 1.0, session.size)
+        net = quarters * rng.integers(0, 2, session.size)
+        by_session = np.bincount(session, weights=quarters) / 10_000.0
+        held = np.bincount(session, weights=net) / 10_000.0
+        traded = net != 0.0
+        verdict = promoted(
+            TradeRecord(
+                net_pnl=net[traded],
+                trade_session=session[traded],
+                session_returns=held,
+                benchmark_session_returns=by_session,
+                max_drawdown=0.1,
+            ),
+            NOTHING,
+        )
+        assert verdict.metrics["mean_trade_p"] < 0.025
+        above += value_of(verdict, "intercept") > 0.0
+        passed += verdict.passed
+    assert above / runs > 0.4
+    assert passed / runs <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / runs)
+
+
+def test_a_positive_intercept_that_is_not_shown_says_so_and_how_long_it_would_take():
+    # A third of the benchmark, which rises, and a little of its own: the mean is shown, the intercept is not.
+    benchmark = np.random.default_rng(2).normal(0.004, 0.01, 120)
+    own = np.random.default_rng(8).normal(0.0, 0.002, 120)
+    own += 1e-4 - intercept_against(benchmark / 3 + own, benchmark).alpha
+    record = TradeRecord(
+        net_pnl=1e4 * (benchmark / 3 + own),
+        trade_session=np.arange(120),
+        session_returns=benchmark / 3 + own,
+        benchmark_session_returns=benchmark,
+        max_drawdown=0.1,
+    )
+    verdict = promoted(record)
+    assert verdict.metrics["mean_trade_p"] < 0.025
+    assert verdict.criterion("intercept").value == pytest.approx(1e-4)
+    assert verdict.outcome == "INCONCLUSIVE"
+    assert verdict.criterion("p_no_edge").note == "chance of such an intercept without any edge"
+    # 1 bp a session at a spread of 20 bp: t of 2 takes about (2 * 20 / 1)^2 sessions, a little more beside a trend.
+    assert 1_400 <= (verdict.sessions_needed or 0) <= 2_200
 
 
 def test_without_buy_and_hold_nothing_is_promoted():
