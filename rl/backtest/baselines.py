@@ -50,6 +50,17 @@ def last_bar_sign(
     return replay_actions(market, window, rules, actions, capital=capital)
 
 
+def sign_flipped(
+    market: MarketArrays, window: tuple[int, int], rules: TradingRules, capital: float, strategy: Replay
+) -> Baseline:
+    """Return the strategy with long and short exchanged: apart from costs, it wins what the strategy loses."""
+    described = {"name": "sign_flipped", "description": "the strategy with long and short exchanged"}
+    if not rules.allow_short:
+        return Baseline(**described, replays=(), unavailable="this instrument may not be sold short")
+    mirrored = (1 - np.sign(strategy.decided)).astype(np.int8)
+    return Baseline(**described, replays=(replay_actions(market, window, rules, mirrored, capital=capital),))
+
+
 def shuffled_runs(sides: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Return the same sequence of long, flat and short stretches, their lengths drawn anew among stretches of a side.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numba
 from numba import njit
 
-__all__ = ["njit", "source_hash"]
+__all__ = ["cache_for_this_code", "njit", "source_hash"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -36,17 +36,26 @@ def source_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def _use_versioned_cache() -> None:
-    """Point numba at this version's folder: in the checkout, or in the user's cache where that is read-only."""
-    name = source_hash()
-    for folder in (_PACKAGE.parent / ".cache" / "numba", Path.home() / ".cache" / "stagegate" / "numba"):
-        target = folder / name
+def cache_for_this_code(name: str) -> Path | None:
+    """Return a folder for what only this version of the code may read: in the checkout, or else in the user's cache.
+
+    None where neither can be written to.
+    """
+    version = source_hash()
+    for caches in (_PACKAGE.parent / ".cache", Path.home() / ".cache" / "stagegate"):
+        target = caches / name / version
         try:
             target.mkdir(parents=True, exist_ok=True)
         except OSError:
             continue
+        return target
+    return None
+
+
+def _use_versioned_cache() -> None:
+    target = cache_for_this_code("numba")
+    if target is not None:
         numba.config.CACHE_DIR = str(target)  # ty: ignore[missing-attribute]
-        return
 
 
 if not numba.config.CACHE_DIR:  # ty: ignore[missing-attribute]
