@@ -76,7 +76,7 @@ def shuffled_runs(sides: np.ndarray, generator: np.random.Generator) -> np.ndarr
     borders = np.concatenate([[0], np.flatnonzero(np.diff(sides)) + 1, [len(sides)]])
     run_side = sides[borders[:-1]]
     lengths = np.diff(borders)
-    for side in np.unique(run_side):
+    for side in (-1, 0, 1):
         places = np.flatnonzero(run_side == side)
         lengths[places] = lengths[generator.permutation(places)]
     return np.repeat(run_side, lengths)

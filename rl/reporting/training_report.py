@@ -8,6 +8,7 @@ from typing import Any
 
 from rl.common.atomic_files import write_json, write_text
 from rl.reporting.tables import number, percent, probability, table_lines, whole
+from rl.stages.null_bank import Calibration
 from rl.stages.outcomes import StageOutcome, SymbolOutcome
 from rl.stages.plan import STAGES, Plan
 from rl.stages.stage_model import STAGE_TITLES
@@ -114,11 +115,21 @@ def _promoted(outcome: SymbolOutcome) -> str:
     return f"no ({outcome.promotion.outcome}{written})"
 
 
-def write_training_report(outcomes: Sequence[SymbolOutcome], plan: Plan, folder: Path) -> list[Path]:
-    """Write `training_report.txt` and `.json` into a run's folder; return their paths."""
+def write_training_report(
+    outcomes: Sequence[SymbolOutcome], plan: Plan, folder: Path, calibration: Calibration | None = None
+) -> list[Path]:
+    """Write `training_report.txt` and `.json` into a run's folder; return their paths.
+
+    Args:
+        outcomes: What came of each symbol.
+        plan: The run's plan.
+        folder: Where to.
+        calibration: How often trading without an edge passes the plan's gates; None where that was not tried.
+    """
     text, data = folder / "training_report.txt", folder / "training_report.json"
-    write_text(text, "\n".join(_text(outcomes, plan)) + "\n")
-    write_json(data, _json(outcomes, plan))
+    notes = calibration.notes() if calibration else []
+    write_text(text, "\n".join(_text(outcomes, plan, notes)) + "\n")
+    write_json(data, {**_json(outcomes, plan), "null_bank": calibration.to_dict() if calibration else None})
     return [text, data]
 
 
@@ -131,13 +142,14 @@ def _headline(outcomes: Sequence[SymbolOutcome]) -> str:
     return f"{len(promoted)} of {len(outcomes)} symbols promoted on evidence: {', '.join(promoted)}."
 
 
-def _text(outcomes: Sequence[SymbolOutcome], plan: Plan) -> list[str]:
+def _text(outcomes: Sequence[SymbolOutcome], plan: Plan, notes: Sequence[str]) -> list[str]:
     lines = ["STAGEGATE TRAINING REPORT", "", _headline(outcomes), ""]
     lines += summary_table(outcomes)
     lines += [
         "",
         "Validation figures are of the greedy policy, net of costs. Stages are chosen and stopped by them, so they are",
         "no estimate of what comes next. The promotion window is opened only to judge a champion; looks are counted.",
+        *notes,
     ]
     if table := promotion_table(outcomes):
         rate = plan.evidence.false_discovery_rate
@@ -145,10 +157,11 @@ def _text(outcomes: Sequence[SymbolOutcome], plan: Plan) -> list[str]:
             "",
             *table,
             "",
-            "p: chance of such a mean trade without any edge, or of such a return beyond buy-and-hold if that is larger,",
-            "asked for at the alpha of its look. Corrected p: times what looking so often costs. Of the models promoted",
-            f"in one run at most a share of {percent(rate, 0)} is expected to have no edge (Benjamini-Hochberg over all "
-            "symbols judged in it).",
+            "p: chance of such a mean trade without any edge, or of such a return beyond buy-and-hold if that is",
+            "larger, asked for at the alpha of its look. Corrected p: times what looking so often costs. Of the models",
+            f"promoted in one run at most a share of {percent(rate, 0)} is expected to have no edge "
+            "(Benjamini-Hochberg over all symbols",
+            "judged in it).",
         ]
     for outcome in outcomes:
         lines += ["", "=" * 100, _labelled(outcome.symbol), ""]

@@ -237,6 +237,11 @@ class Verdict:
         text.extend(f"  {reason}" for reason in self.reasons)
         if family := self.context.get("family"):
             text.append(f"  {_family_sentence(family)}")
+        if nulls := self.context.get("null_bank"):
+            told = (f"{policy.replace('_', '-')} {outcome}" for policy, outcome in nulls.items())
+            text.append(f"  null bank: {', '.join(told)}")
+        if self.passed and (caution := self.context.get("null_bank_caution")):
+            text.append(f"  {caution}")
         name, start, stop = (self.window.get(key, "?") for key in ("name", "from", "to"))
         look = f"look {self.attempt} at it; alpha {_number(self.alpha_used)}"
         text.append(f"  Judged on the {name} window, {start} to {stop}, {look}.")

@@ -24,6 +24,7 @@ from rl.stages.evidence import EvidenceLedger
 from rl.stages.evidence_log import ACTIONS, WINDOWS, log_path, write_action_log, write_windows_log
 from rl.stages.gates import Verdict, progress_verdict
 from rl.stages.maml_stage import AdaptationProof, CrossSymbol
+from rl.stages.null_bank import beside_nulls
 from rl.stages.outcomes import Listener
 from rl.stages.plan import Criteria, Plan
 from rl.stages.stage_model import StageModel
@@ -161,6 +162,7 @@ def judge_progress(run: SymbolRun, stage: str, model: StageModel) -> Verdict:
         alpha=run.plan.evidence.alpha,
         context=circumstances(run, model, criteria),
     )
+    verdict = beside_nulls(verdict, run.data, replay, criteria, alpha=run.plan.evidence.alpha)
     conclude(run, counted, verdict, write_evidence(run, counted, replay, benchmark))
     return verdict
 

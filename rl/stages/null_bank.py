@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import scipy
@@ -108,24 +108,50 @@ def judge_nulls(
         data: The symbol.
         nulls: From `null_replays`.
         window: Name of the window they traded.
-        judge: The candidate's gate, with its criteria, alpha and attempt. Training episodes mean nothing here; it
-            should not ask for any.
+        judge: The candidate's gate, with its criteria, alpha and attempt, but not asking for training episodes.
     """
+    by_name = {null.name: null for null in nulls}
+    (held,) = by_name["buy_and_hold"].replays
     return tuple(
         NullOutcome(
-            policy=null.name,
-            outcomes=tuple(judge(trade_record(data, each, window, None)).outcome for each in null.replays),
+            policy=name,
+            outcomes=tuple(
+                judge(trade_record(data, each, window, None, held)).outcome for each in null.replays
+            ),
             unavailable=null.unavailable,
         )
-        for null in nulls
+        for name, null in by_name.items()
     )
 
 
-def beside_nulls(verdict: Verdict, nulls: Sequence[NullOutcome]) -> Verdict:
-    """Return the verdict with what its gate said to the null bank as `context["null_bank"]`; nothing else changes."""
-    told = {null.policy: null.text() for null in nulls}
-    passed = [null.policy for null in nulls if null.passes]
-    return replace(verdict, context={**verdict.context, "null_bank": told, "null_bank_passed": passed})
+def beside_nulls(
+    verdict: Verdict, data: SymbolData, replay: Replay, criteria: Criteria, *, alpha: float
+) -> Verdict:
+    """Return a verdict with what the same gate says to the null bank on the same window; the outcome is the same.
+
+    `context["null_bank"]` holds each policy's outcome, or `3 of 20 PASS`. Where the candidate is promoted and a null
+    policy would be too, `context["null_bank_caution"]` says so. Looks at the window are not counted: no model is
+    chosen by them.
+
+    Args:
+        verdict: Of `progress_verdict` or `promotion_verdict` on the candidate.
+        data: Its symbol.
+        replay: What it did on the window.
+        criteria: What it was asked.
+        alpha: What all looks at the window may spend together.
+    """
+    window = verdict.window["name"]
+    gate = _Gate(verdict.level, verdict.stage, verdict.symbol, criteria, alpha, verdict.attempt)
+    nulls = judge_nulls(data, null_replays(data, replay, window), window, gate.judge)
+    context = {**verdict.context, "null_bank": {null.policy: null.text() for null in nulls}}
+    suspicious = [null for null in nulls if null.passes > len(null.outcomes) * MOST_PROMOTED / 100]
+    if verdict.level == "promotion" and verdict.passed and suspicious:
+        told = ", ".join(f"{TITLES[null.policy]} ({null.text()})" for null in suspicious)
+        context["null_bank_caution"] = (
+            f"CAUTION: on this very window the gate would also promote trading that has no edge: {told}. "
+            "What was shown may be the window's doing, not the model's."
+        )
+    return replace(verdict, context=context)
 
 
 # --- before a run -----------------------------------------------------------------------------------------------------
@@ -135,23 +161,25 @@ def beside_nulls(verdict: Verdict, nulls: Sequence[NullOutcome]) -> Verdict:
 class _Gate:
     """One gate as some part of the plan configures it."""
 
-    level: Literal["progress", "promotion"]
+    level: gates.Level
     stage: str
     symbol: str | None
     """Whose block of `symbols` it is; None for the plan's own."""
     criteria: Criteria
     alpha: float
+    attempt: int = 1
 
     def judge(self, record: TradeRecord) -> Verdict:
-        """Put one record through it."""
+        """Put one record through it; training episodes, which a null policy has none of, are not asked for."""
         # Asked of the module, so that a gate that was replaced is the one tested.
         verdict = gates.promotion_verdict if self.level == "promotion" else gates.progress_verdict
         return verdict(
             record,
             dataclasses.replace(self.criteria, min_episodes=None),
-            symbol="calibration",
+            symbol=self.symbol or "null bank",
             stage=self.stage,
-            window={"name": "calibration"},
+            window={"name": "null bank"},
+            attempt=self.attempt,
             alpha=self.alpha,
         )
 
@@ -331,10 +359,8 @@ def _refusal(plan: Plan, refused: Sequence[NullPasses]) -> str:
         for found in sorted(own, key=lambda found: -found.passed):
             worst.setdefault((found.policy, found.kind), found)
         lines.append(f"  {_alpha_key(plan, symbol)} is {own[0].alpha:g}. Promoted after {', '.join(stages)}:")
-        lines += [
-            f"    {found.text()}; at most {MOST_PROMOTED} of 100 are promised" for found in worst.values()
-        ]
-        lines.append(f"    {_remedy(plan, symbol)}")
+        lines += [f"    {found.text()}" for found in worst.values()]
+        lines.append(f"    At most {MOST_PROMOTED} of 100 are promised. {_remedy(plan, symbol)}")
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ The draws depend on nothing but this file: not on a plan, nor on its seed.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -59,8 +60,12 @@ _HELD_BARS = 4
 _WINDOW = (0, SESSIONS * BARS_PER_SESSION)
 
 
+@functools.cache
 def calibration_records() -> dict[tuple[str, str], list[TradeRecord]]:
-    """Return what every policy did in every market, by kind of market and policy; `MARKETS` records each."""
+    """Return what every policy did in every market, by kind of market and policy; `MARKETS` records each.
+
+    Kept for the life of the process: about 10 MB.
+    """
     found: dict[tuple[str, str], list[TradeRecord]] = {}
     for number in range(MARKETS):
         returns = _noise(number)
@@ -70,7 +75,7 @@ def calibration_records() -> dict[tuple[str, str], list[TradeRecord]]:
             ("shocks", returns + np.repeat(_session_shocks(number), BARS_PER_SESSION)),
         ):
             market = _market(changed)
-            held = buy_and_hold(market, _WINDOW, _RULES, _CAPITAL)
+            held = _by_session(market, buy_and_hold(market, _WINDOW, _RULES, _CAPITAL))
             for policy, replay in _POLICIES[kind](market, number):
                 found.setdefault((kind, policy), []).append(_record(market, replay, held))
     return found
@@ -99,14 +104,18 @@ def _market(returns: np.ndarray) -> MarketArrays:
     )
 
 
-def _record(market: MarketArrays, replay: Replay, held: Replay) -> TradeRecord:
+def _record(market: MarketArrays, replay: Replay, held: np.ndarray) -> TradeRecord:
     return TradeRecord(
         net_pnl=replay.trades.net_pnl,
         trade_session=replay.trades.session,
-        session_returns=session_returns(replay.equity, market.session, _CAPITAL),
-        benchmark_session_returns=session_returns(held.equity, market.session, _CAPITAL),
+        session_returns=_by_session(market, replay),
+        benchmark_session_returns=held,
         max_drawdown=max_drawdown(replay.equity),
     )
+
+
+def _by_session(market: MarketArrays, replay: Replay) -> np.ndarray:
+    return session_returns(replay.equity, market.session, _CAPITAL)
 
 
 def _traded(market: MarketArrays, actions: np.ndarray) -> Replay:

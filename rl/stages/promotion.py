@@ -26,6 +26,7 @@ from rl.stages.model_files import (
     retire_older_files,
     write_model,
 )
+from rl.stages.null_bank import beside_nulls
 from rl.stages.outcomes import Listener, SymbolOutcome
 from rl.stages.plan import Plan
 
@@ -64,6 +65,7 @@ def judge_promotion(run: SymbolRun, champion: Checkpoint) -> Verdict:
         alpha=run.plan.evidence.alpha,
         context=circumstances(run, model, criteria),
     )
+    verdict = beside_nulls(verdict, run.data, replay, criteria, alpha=run.plan.evidence.alpha)
     conclude(run, counted, verdict, write_evidence(run, counted, replay, benchmark))
     run.listener.said(
         run.data.symbol,

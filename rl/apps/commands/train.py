@@ -38,6 +38,7 @@ from rl.reporting.training_report import (
     write_training_report,
 )
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
+from rl.stages.null_bank import Calibration, refuse_if_nulls_pass
 from rl.stages.outcomes import SymbolOutcome
 from rl.stages.plan import Plan, load_plan, plan_settings
 from rl.stages.promotion import settle_promotions
@@ -77,6 +78,7 @@ def train(options: argparse.Namespace) -> int:
     stages = chosen_stages(options.stages)
     for symbol in (None, *plan.symbols):
         check_learners(plan.for_symbol(symbol) if symbol else plan, stages)
+    calibration = refuse_if_nulls_pass(plan)
     book = load_instruments(*options.instruments)
     known = known_symbols(
         options.raw_data_dir,
@@ -92,6 +94,8 @@ def train(options: argparse.Namespace) -> int:
         console.say(
             f"Stagegate {__version__}   seed {plan.seed}   plan {options.config} ({options.profile})   run {folder}"
         )
+        for note in calibration.notes():
+            console.say(note)
         write_text(folder / "config.resolved.yaml", plan.resolved_yaml())
         if wants_all(options.symbols):
             for name, error in known.unusable.items():
@@ -131,7 +135,7 @@ def train(options: argparse.Namespace) -> int:
         found |= _run(rest, options.jobs, data, console)
         outcomes = _settled([(job, found[job.symbol]) for job in jobs if job.symbol in found], console)
         if outcomes:
-            _report(outcomes, plan, folder, options, console)
+            _report(outcomes, plan, calibration, folder, options, console)
         return _exit_code(outcomes, console.problems, strict=options.strict)
 
 
@@ -317,6 +321,7 @@ def _settled(ended: Sequence[tuple[_Job, SymbolOutcome]], console: Console) -> l
 def _report(
     outcomes: Sequence[SymbolOutcome],
     plan: Plan,
+    calibration: Calibration,
     folder: Path,
     options: argparse.Namespace,
     console: Console,
@@ -325,7 +330,7 @@ def _report(
     for line in [*summary_table(outcomes), "", *promotion_table(outcomes)]:
         console.result(line)
     if plan.monitoring.generate_reports:
-        for path in write_training_report(outcomes, plan, folder):
+        for path in write_training_report(outcomes, plan, folder, calibration):
             console.result(f"report: {path}")
     for outcome in outcomes:
         console.event(
