@@ -141,7 +141,7 @@ def beside_nulls(
         alpha: What all looks at the window may spend together.
     """
     window = verdict.window["name"]
-    gate = _Gate(verdict.level, verdict.stage, verdict.symbol, criteria, alpha, verdict.attempt)
+    gate = ConfiguredGate(verdict.level, verdict.stage, verdict.symbol, criteria, alpha, verdict.attempt)
     nulls = judge_nulls(data, null_replays(data, replay, window), window, gate.judge)
     context = {**verdict.context, "null_bank": {null.policy: null.text() for null in nulls}}
     suspicious = [null for null in nulls if null.passes > len(null.outcomes) * MOST_PROMOTED / 100]
@@ -158,7 +158,7 @@ def beside_nulls(
 
 
 @dataclass(frozen=True)
-class _Gate:
+class ConfiguredGate:
     """One gate as some part of the plan configures it."""
 
     level: gates.Level
@@ -258,13 +258,13 @@ def refuse_if_nulls_pass(plan: Plan) -> Calibration:
     Raises:
         ConfigError: Under some gate a null policy is promoted in more than `MOST_PROMOTED` of 100 markets.
     """
-    found = _remembered(_gates_of(plan))
+    found = _remembered(gates_of(plan))
     if refused := found.too_many():
         raise ConfigError(_refusal(plan, refused))
     return found
 
 
-def calibrate(asked: Sequence[_Gate]) -> Calibration:
+def calibrate(asked: Sequence[ConfiguredGate]) -> Calibration:
     """Put the calibration bank through gates.
 
     Criteria only ever take promotions away, so those are judged on the records that evidence alone promotes.
@@ -310,9 +310,9 @@ _EVIDENCE_ALONE = Criteria(
 )
 
 
-def _gates_of(plan: Plan) -> list[_Gate]:
+def gates_of(plan: Plan) -> list[ConfiguredGate]:
     """Return every gate a plan configures: its own, and those of a symbol's block that differ from them."""
-    found: list[_Gate] = []
+    found: list[ConfiguredGate] = []
     for symbol in (None, *plan.symbols):
         own = plan if symbol is None else plan.for_symbol(symbol)
         for level, stages in (("progress", STAGES[:2]), ("promotion", STAGES)):
@@ -327,13 +327,13 @@ def _gates_of(plan: Plan) -> list[_Gate]:
                 numbers = (asked.min_win_rate, asked.min_profit_factor, asked.max_drawdown)
                 if level == "progress" and all(number is None for number in numbers):
                     continue  # refused by the gate itself
-                gate = _Gate(level, stage, symbol, criteria, own.evidence.alpha)
+                gate = ConfiguredGate(level, stage, symbol, criteria, own.evidence.alpha)
                 if symbol is None or dataclasses.replace(gate, symbol=None) not in found:
                     found.append(gate)
     return found
 
 
-def _remembered(asked: Sequence[_Gate]) -> Calibration:
+def _remembered(asked: Sequence[ConfiguredGate]) -> Calibration:
     """Return the counts of an earlier run of the same code, or count."""
     folder = cache_for_this_code("null_bank")
     described = [[asdict(gate) for gate in asked], np.__version__, scipy.__version__]
@@ -378,7 +378,7 @@ def _remedy(plan: Plan, symbol: str | None) -> str:
     usual = Evidence().alpha
     own = [
         dataclasses.replace(gate, alpha=min(gate.alpha, usual))
-        for gate in _gates_of(plan)
+        for gate in gates_of(plan)
         if gate.symbol == symbol and gate.level == "promotion"
     ]
     if calibrate(own).too_many():

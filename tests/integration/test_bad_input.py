@@ -311,6 +311,18 @@ def test_a_setting_that_stage_3_will_refuse_is_refused_before_stage_1_is_trained
     refused(done, USAGE, "training_params.maml.inner_step_size")
 
 
+def test_a_gate_that_worthless_trading_passes_is_refused_before_anything_is_trained(trained):
+    settings = ("evidence.alpha=0.5", "evidence.min_trades=1", "evidence.min_sessions=2")
+    done = nothing_written(trained, lambda: trained.train("--symbols", SYMBOL, settings=settings))
+    refused(
+        done,
+        USAGE,
+        "evidence.alpha is 0.5",
+        "random in 25 of 100 noise markets",
+        "Write evidence.alpha: 0.05",
+    )
+
+
 def test_a_feature_that_does_not_exist_is_named_with_those_that_do(trained):
     done = nothing_written(
         trained, lambda: trained.train("--symbols", SYMBOL, settings=("features.include=['rsii']",))

@@ -131,6 +131,22 @@ def test_training_ends_with_the_gate_table_the_report_and_the_next_command(train
     assert training.err == ""
 
 
+NULL_BANK = ["flat", "buy_and_hold", "always_short", "random", "sign_flipped", "last_bar_sign"]
+
+
+def test_the_null_bank_stands_beside_every_gate_on_screen_and_in_the_report(place, training):
+    found = training_report(place)
+    symbol = found["symbols"][SYMBOL]
+    verdicts = [symbol["stages"]["ppo"]["verdict"], symbol["stages"]["moe"]["verdict"], symbol["promotion"]]
+    for verdict in verdicts:
+        assert list(verdict["context"]["null_bank"]) == NULL_BANK
+    text = (run_folder(place) / "training_report.txt").read_text()
+    for told in (training.out, text):
+        assert told.count("null bank: flat INCONCLUSIVE, buy-and-hold INCONCLUSIVE, always-short ") == 3
+        assert "it is permission to go on, not evidence." in told
+    assert {count["policy"] for count in found["null_bank"]["passes"]} > set(NULL_BANK)
+
+
 def test_the_next_command_finds_what_this_one_wrote(place, training):
     shown = training.out.splitlines()[-1]
     for folder in (place.raw, place.processed, place.models, place.reports):

@@ -94,6 +94,7 @@ def train(options: argparse.Namespace) -> int:
         console.say(
             f"Stagegate {__version__}   seed {plan.seed}   plan {options.config} ({options.profile})   run {folder}"
         )
+        console.event("null_bank", notes=calibration.notes())
         for note in calibration.notes():
             console.say(note)
         write_text(folder / "config.resolved.yaml", plan.resolved_yaml())

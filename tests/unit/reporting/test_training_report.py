@@ -16,6 +16,7 @@ from rl.reporting.training_report import (
     write_training_report,
 )
 from rl.stages.evidence import EvidenceLedger
+from rl.stages.null_bank import refuse_if_nulls_pass
 from rl.stages.outcomes import SymbolOutcome
 from rl.stages.plan import STAGES
 from rl.stages.promotion import settle_promotions
@@ -86,6 +87,16 @@ def test_every_stage_is_described_with_its_gate_in_text_and_json(outcome, tmp_pa
 def test_the_text_warns_that_validation_figures_are_no_estimate(outcome, tmp_path):
     text, _ = written(tmp_path, outcome)
     assert "no estimate of what comes next" in text
+
+
+def test_gates_that_worthless_trading_passes_are_named_before_any_verdict(outcome, tmp_path):
+    calibration = refuse_if_nulls_pass(PLAN)
+    text, data = write_training_report([outcome], PLAN, tmp_path, calibration)
+    top = text.read_text().split("=" * 100)[0]
+    assert all(note in top for note in calibration.notes())
+    assert json.loads(data.read_text())["null_bank"] == calibration.to_dict()
+    # A report of a run without it, such as one read back, says nothing about it.
+    assert written(tmp_path / "plain", outcome)[1]["null_bank"] is None
 
 
 def test_windows_are_listed_with_their_sessions(outcome, data, tmp_path):

@@ -22,6 +22,7 @@ from rl.stages.null_bank import (
     NullOutcome,
     beside_nulls,
     calibrate,
+    gates_of,
     judge_nulls,
     null_replays,
     refuse_if_nulls_pass,
@@ -50,7 +51,7 @@ def promoted(found: Calibration, policy: str, stage: str = "maml") -> int:
 
 def counted_anew(plan: Plan) -> Calibration:
     """Return the counts without those remembered from before: the gate may have been replaced."""
-    return calibrate(null_bank._gates_of(plan))
+    return calibrate(gates_of(plan))
 
 
 @pytest.fixture
@@ -150,9 +151,9 @@ def test_a_high_alpha_is_refused_in_a_symbols_own_block_too():
 
 
 def test_a_symbol_that_changes_no_gate_is_not_judged_again():
-    plain = null_bank._gates_of(shipped())
-    assert null_bank._gates_of(shipped("symbols={SYN_noise_2: {environment: {exposure: 0.5}}}")) == plain
-    looser = null_bank._gates_of(shipped("symbols={SYN_noise_2: {evidence: {min_trades: 20}}}"))
+    plain = gates_of(shipped())
+    assert gates_of(shipped("symbols={SYN_noise_2: {environment: {exposure: 0.5}}}")) == plain
+    looser = gates_of(shipped("symbols={SYN_noise_2: {evidence: {min_trades: 20}}}"))
     assert len(looser) == 2 * len(plain)
 
 
