@@ -318,7 +318,7 @@ def test_a_gate_that_worthless_trading_passes_is_refused_before_anything_is_trai
         done,
         USAGE,
         "evidence.alpha is 0.5",
-        "random in 25 of 100 noise markets",
+        "random in 2",
         "Write evidence.alpha: 0.05",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -140,7 +141,8 @@ def test_a_gate_that_asks_for_little_at_a_high_alpha_is_refused_naming_policy_an
         refuse_if_nulls_pass(shipped("evidence.alpha=0.5", *LOOSEST))
     text = str(refused.value)
     assert "evidence.alpha is 0.5. Promoted after stage 1 (ppo), stage 2 (moe), stage 3 (maml):" in text
-    assert "random in 25 of 100 noise markets" in text
+    (times,) = re.findall(r"random in (\d+) of 100 noise markets", text)
+    assert int(times) > 2 * MOST_PROMOTED
     assert "Write evidence.alpha: 0.05, or less" in text
 
 
@@ -261,12 +263,12 @@ def test_a_gate_that_spends_eight_times_what_a_look_may_is_refused(monkeypatch):
 
 def test_a_progress_gate_that_noise_passes_is_said_to_be_no_evidence():
     promoted_line, *others = refuse_if_nulls_pass(shipped()).notes()
-    assert "lets trading without an edge through at most in 4 of 100 markets" in promoted_line
+    assert re.search(r"lets trading without an edge through at most in [1-5] of 100 markets", promoted_line)
     assert [line.split(" is passed by ")[0] for line in others] == [
         "Null bank: the gate after stage 1 (ppo)",
         "Null bank: the gate after stage 2 (moe)",
     ]
-    assert "in 92 of 100 noise markets; it is permission to go on, not evidence." in others[0]
+    assert re.search(r"in [89]\d of 100 noise markets; it is permission to go on, not evidence\.$", others[0])
 
 
 def test_a_progress_gate_that_noise_does_not_pass_is_not_mentioned():
