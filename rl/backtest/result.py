@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from rl.backtest.baselines import Baseline, baselines
-from rl.backtest.engine import Replay, replay_actions
+from rl.backtest.cost_frontier import BreakEvenCost, break_even_cost, cost_frontier
+from rl.backtest.engine import Replay
 from rl.market.bars import Bars
 from rl.trading import metrics
 from rl.trading.kernel import COSTS, REASONS, REFUSALS
@@ -50,6 +52,9 @@ class SymbolResult:
     figures: Figures
     baselines: dict[str, dict[str, Any]]
     cost_frontier: list[dict[str, float | None]]
+    break_even_cost: BreakEvenCost
+    sharpe_after_trials: Figures
+    """Deflated and probabilistic Sharpe ratio, with the number of trials."""
     exits: dict[str, int]
     trades: list[dict[str, Any]]
     """The latest closed trades, oldest first."""
@@ -127,7 +132,11 @@ def session_series(
 
 
 def baseline_figures(
-    each: Sequence[Baseline], strategy: Replay, session: np.ndarray, sessions_per_year: float
+    each: Sequence[Baseline],
+    strategy: Replay,
+    session: np.ndarray,
+    sessions_per_year: float,
+    confidence: float = 0.95,
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of every baseline; those of `random` are the mean of its draws, with the strategy's rank."""
     found: dict[str, dict[str, Any]] = {}
@@ -135,7 +144,7 @@ def baseline_figures(
         if not baseline.replays:
             found[baseline.name] = {"description": baseline.description, "unavailable": baseline.unavailable}
             continue
-        every = [figures_of(replay, session, sessions_per_year) for replay in baseline.replays]
+        every = [figures_of(replay, session, sessions_per_year, confidence) for replay in baseline.replays]
         if baseline.name != "random":
             found[baseline.name] = {"description": baseline.description, **every[0].as_dict()}
             continue
@@ -158,41 +167,39 @@ def _mean(values: Sequence[float | int | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def cost_frontier(
-    market: MarketArrays,
-    window: tuple[int, int],
-    rules: TradingRules,
-    strategy: Replay,
-    *,
-    scheme: str,
-    basis_points: Sequence[float],
-) -> list[dict[str, float | None]]:
-    """Return what the same actions would have earned at other all-in costs per side.
+def sharpe_after_trials(returns: np.ndarray, trials: int, trial_variance: float | None) -> Figures:
+    """Return how likely it is that the Sharpe ratio is real, given how many things were tried.
 
-    The policy is not asked again: the line says how much cost this behaviour bears, not what a policy trained for
-    that cost would do.
+    `probabilistic_sharpe` is the chance that the true ratio is above zero, as if this were the only thing ever tried;
+    `deflated_sharpe` the chance that it is above what the best of all trials shows by luck alone. Both are shown
+    and decide nothing. Sources: `rl.trading.metrics.deflated_sharpe`.
+
+    Args:
+        returns: Net returns per session, fractions. (S,)
+        trials: Things tried on this symbol, this one included.
+        trial_variance: Variance of the trials' Sharpe ratios per session; None for fewer than two.
     """
-    actions = strategy.actions.copy()
-    # A ruined account acts no more: flat, or hold what is not there.
-    actions[strategy.decisions :] = 1 if scheme == "target" else 4
-    frontier: list[dict[str, float | None]] = []
-    for points in basis_points:
-        replay = replay_actions(
-            market,
-            window,
-            rules.without_costs(points * 1e-4),
-            actions,
-            scheme=scheme,
-            capital=strategy.capital,
-        )
-        frontier.append(
-            {
-                "cost_bp_per_side": float(points),
-                "total_pnl": float(replay.equity[-1] - replay.capital),
-                "total_return": float(replay.equity[-1] / replay.capital - 1.0),
-            }
-        )
-    return frontier
+    alone = metrics.deflated_sharpe_of(returns, 1, 0.0)
+    values: dict[str, float | int | None] = {
+        "deflated_sharpe": None,
+        "probabilistic_sharpe": None,
+        "trials": trials,
+        "trial_sharpe_variance": trial_variance,
+    }
+    reasons: dict[str, str] = {}
+    if math.isnan(alone):
+        reasons["probabilistic_sharpe"] = metrics.reason_not_computed("sharpe_ratio", math.nan)
+    else:
+        values["probabilistic_sharpe"] = alone
+    if trial_variance is None:
+        counted = "no judged trial" if trials == 0 else "one judged trial"
+        reasons["trial_sharpe_variance"] = f"the evidence ledger holds {counted} of this symbol; it takes two"
+        reasons["deflated_sharpe"] = reasons["trial_sharpe_variance"]
+    elif math.isnan(alone):
+        reasons["deflated_sharpe"] = reasons["probabilistic_sharpe"]
+    else:
+        values["deflated_sharpe"] = metrics.deflated_sharpe_of(returns, trials, trial_variance)
+    return Figures(values=values, not_computed=reasons)
 
 
 def symbol_result(
@@ -212,9 +219,14 @@ def symbol_result(
     frontier_bp: Sequence[float],
     confidence: float,
     listed_trades: int,
+    trials: int = 0,
+    trial_variance: float | None = None,
     notes: Sequence[str] = (),
 ) -> SymbolResult:
-    """Put one symbol's backtest together: strategy, baselines and cost frontier on the same bars."""
+    """Put one symbol's backtest together: strategy, baselines and cost frontier on the same bars.
+
+    `trials` and `trial_variance` say how much was tried on this symbol so far; see `sharpe_after_trials`.
+    """
     returns, equity, closes = session_series(replay, market.session, bars.close_time)
     others = baselines(market, window, rules, replay.capital, replay, generator, random_draws)
     reasons, counts = np.unique(replay.trades.reason, return_counts=True)
@@ -229,8 +241,10 @@ def symbol_result(
         session_equity=equity,
         sessions_per_year=sessions_per_year,
         figures=figures_of(replay, market.session, sessions_per_year, confidence),
-        baselines=baseline_figures(others, replay, market.session, sessions_per_year),
+        baselines=baseline_figures(others, replay, market.session, sessions_per_year, confidence),
         cost_frontier=cost_frontier(market, window, rules, replay, scheme=scheme, basis_points=frontier_bp),
+        break_even_cost=break_even_cost(market, window, rules, replay, scheme=scheme),
+        sharpe_after_trials=sharpe_after_trials(returns, trials, trial_variance),
         exits={REASONS[int(reason)]: int(count) for reason, count in zip(reasons, counts, strict=True)},
         trades=latest_trades(replay, bars, listed_trades),
         confidence=confidence,

@@ -95,7 +95,7 @@ def _symbol_text(result: SymbolResult) -> list[str]:
         f"  model    {model['file']} (stage {model['stage']}; {model['verdict_text']})",
         f"  span     {span['split']}: {span['from']} .. {span['to']}, {span['sessions']:,} sessions, "
         f"{span['bars']:,} bars"
-        + (f", look {span['looks']} at it" if span["looks"] else "")
+        + (f", look {span['looks']} at {_looked_at(span)}" if span["looks"] else "")
         + ("   SEEN IN TRAINING OR CHOOSING" if span["seen_in_training_or_choosing"] else ""),
         f"  costs    {result.instrument['matched']}: {_costs_in_words(result.instrument)}",
     ]
@@ -129,10 +129,41 @@ def _symbol_text(result: SymbolResult) -> list[str]:
         f"{line['cost_bp_per_side']:g} bp {percent(line['total_return'], 2)}" for line in result.cost_frontier
     )
     lines.append(f"  cost frontier (same actions, all-in cost per side): {frontier}")
+    lines += [_break_even_text(result), *_trials_text(result)]
     lines += [
         f"  {name} cannot be computed: {reason}" for name, reason in result.figures.not_computed.items()
     ]
     return lines
+
+
+def _break_even_text(result: SymbolResult) -> str:
+    found = result.break_even_cost
+    if found.cost_bp_per_side is None:
+        return f"  break-even cost cannot be computed: {found.reason}"
+    return (
+        f"  break-even cost {number(found.cost_bp_per_side)} bp per side: at it the same actions earn nothing "
+        f"(paid here {number(found.paid_bp_per_side)} bp)"
+    )
+
+
+def _trials_text(result: SymbolResult) -> list[str]:
+    found, reasons = result.sharpe_after_trials.values, result.sharpe_after_trials.not_computed
+    if found["deflated_sharpe"] is not None:
+        return [
+            f"  deflated Sharpe {number(found['deflated_sharpe'])} (chance that the Sharpe ratio is real after "
+            f"{whole(found['trials'])} trials; shown, not used to decide)"
+        ]
+    lines = [f"  deflated Sharpe cannot be computed: {reasons['deflated_sharpe']}"]
+    if found["probabilistic_sharpe"] is not None:
+        lines.append(
+            f"  probabilistic Sharpe {number(found['probabilistic_sharpe'])} (chance that the Sharpe ratio is above "
+            "zero, as if this were the only trial; shown, not used to decide)"
+        )
+    return lines
+
+
+def _looked_at(span: dict[str, Any]) -> str:
+    return "it" if span["split"] == "test" else "the test window inside"
 
 
 _COLUMNS = (
@@ -198,7 +229,10 @@ def json_report(results: Sequence[SymbolResult], portfolio: dict[str, Any]) -> d
                 "instrument": result.instrument,
                 "metrics": result.figures.as_dict(),
                 "baselines": result.baselines,
+                "interval_confidence": result.confidence,
                 "cost_frontier": result.cost_frontier,
+                "break_even_cost": result.break_even_cost.as_dict(),
+                "sharpe_after_trials": result.sharpe_after_trials.as_dict(),
                 "exits": result.exits,
                 "latest_trades": result.trades,
                 "notes": list(result.notes),

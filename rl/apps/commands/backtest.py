@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from rl.apps.commands.symbols import (
     known_symbols,
 )
 from rl.backtest.config import BacktestConfig, load_backtest_config
-from rl.backtest.engine import replay_policy
+from rl.backtest.engine import Replay, replay_policy
 from rl.backtest.result import SymbolResult, portfolio_figures, symbol_result
 from rl.checkpoints.checkpoint import STAGES as MODEL_STAGES
 from rl.checkpoints.checkpoint import Checkpoint, stage_file
@@ -38,7 +39,11 @@ from rl.market.splits import Splits
 from rl.reporting.backtest_report import checked_report_files, text_report, write_actions, write_reports
 from rl.stages.evaluation import named_window
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
+from rl.stages.model_files import model_from
 from rl.stages.symbol_data import readable_label
+from rl.stages.trials import trials_of
+from rl.trading.market_arrays import MarketArrays
+from rl.trading.metrics import session_returns, sharpe_ratio
 from rl.trading.rules import TradingRules, rules_for
 
 
@@ -149,12 +154,13 @@ def _backtest_symbol(
     predictor = Predictor(checkpoint)
     market = predictor.market(bars, processed.features)
     rules, notes = _rules(checkpoint, instrument)
-    window, seen = _window(checkpoint, bars, config.split)
-    usable = window[0] + np.flatnonzero(market.tradable[slice(*window)])
-    if len(usable) < 2:
-        raise DataError(f"{symbol}: the {config.split} window has no bar with all features defined")
-    window = (int(usable[0]), window[1])
-    looks = _count_look(checkpoint, bars, window, rules, options) if config.split == "test" else None
+    window, seen = _usable_window(checkpoint, bars, market, config.split)
+    ledger = EvidenceLedger(options.reports_dir / LEDGER_NAME)
+    look = None
+    if config.split in ("test", "all"):
+        # Under `all` the test window is opened as well.
+        looked_at, _ = _usable_window(checkpoint, bars, market, "test")
+        look = _count_look(ledger, checkpoint, bars, looked_at, rules, adapts=not options.no_adapt)
     prepared = predictor.policy_for(
         market,
         rules,
@@ -170,6 +176,9 @@ def _backtest_symbol(
         scheme=checkpoint.action_scheme,
         capital=config.initial_capital,
     )
+    if look and config.split == "test":
+        _conclude_look(ledger, symbol, look, replay, market)
+    trials = trials_of(ledger, symbol)
     if prepared.note:
         notes.append(f"stage-3 model {prepared.note}")
     if processed.meta["data_hash"] != checkpoint.data_hash:
@@ -195,7 +204,7 @@ def _backtest_symbol(
                 "bars": replay.stop - window[0],
                 "sessions": len(np.unique(bars.session[window[0] : replay.stop])),
                 "seen_in_training_or_choosing": seen,
-                "looks": looks,
+                "looks": look.attempt if look else None,
             },
             instrument={
                 "name": instrument.instrument.name,
@@ -210,27 +219,60 @@ def _backtest_symbol(
             frontier_bp=config.cost_frontier_bp,
             confidence=config.report.interval_confidence,
             listed_trades=config.report.listed_trades,
+            trials=trials.count,
+            trial_variance=trials.sharpe_variance,
             notes=notes,
         ),
         bars,
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """One counted look at the test window."""
+
+    window_hash: str
+    attempt: int
+
+
 def _count_look(
+    ledger: EvidenceLedger,
     checkpoint: Checkpoint,
     bars: Bars,
     window: tuple[int, int],
     rules: TradingRules,
-    options: argparse.Namespace,
-) -> int:
+    *,
+    adapts: bool,
+) -> _Look:
     """Write down that the test window is about to be opened; return which look at it this is.
 
-    The same model under the same costs shows nothing new and is not counted again.
+    The same weights under the same costs show nothing new and are not counted again, whichever file they lie in and
+    whichever run made it.
     """
-    ledger = EvidenceLedger(options.reports_dir / LEDGER_NAME)
-    subject = f"{checkpoint.sha256} {rules.fingerprint()} {not options.no_adapt}"
+    # Only a stage-3 model has a recipe to adapt by; to any other, the choice makes no difference.
+    adapts = adapts and checkpoint.trading.get("adaptation") is not None
+    subject = f"{model_from(checkpoint).fingerprint()} {rules.fingerprint()} {adapts}"
     name, span = named_window(bars, *window)
-    return ledger.record(checkpoint.symbol, name, "test", subject=subject, span=span, stage=checkpoint.stage)
+    attempt = ledger.record(
+        checkpoint.symbol, name, "test", subject=subject, span=span, stage=checkpoint.stage
+    )
+    return _Look(window_hash=name, attempt=attempt)
+
+
+def _conclude_look(
+    ledger: EvidenceLedger, symbol: str, look: _Look, replay: Replay, market: MarketArrays
+) -> None:
+    """Write down the Sharpe ratio that was seen, so that later backtests know how much was tried."""
+    returns = session_returns(replay.equity, market.session[replay.start : replay.stop], replay.capital)
+    ratio = sharpe_ratio(returns, 1.0)
+    ledger.conclude(
+        symbol,
+        look.window_hash,
+        "test",
+        look.attempt,
+        sharpe_per_session=ratio if math.isfinite(ratio) else None,
+        sessions=len(returns),
+    )
 
 
 def _rules(checkpoint: Checkpoint, instrument: FoundInstrument) -> tuple[TradingRules, list[str]]:
@@ -272,6 +314,17 @@ def _window(checkpoint: Checkpoint, bars: Bars, split: str) -> tuple[tuple[int, 
     if split == "test" and _ended_with_the_data(checkpoint):
         stop = len(bars)
     return (window.start, stop), split != "test"
+
+
+def _usable_window(
+    checkpoint: Checkpoint, bars: Bars, market: MarketArrays, split: str
+) -> tuple[tuple[int, int], bool]:
+    """Return `_window`, begun at the first bar with all features defined."""
+    (start, stop), seen = _window(checkpoint, bars, split)
+    usable = start + np.flatnonzero(market.tradable[start:stop])
+    if len(usable) < 2:
+        raise DataError(f"{checkpoint.symbol}: the {split} window has no bar with all features defined")
+    return (int(usable[0]), stop), seen
 
 
 def _ended_with_the_data(checkpoint: Checkpoint) -> bool:

@@ -1,9 +1,10 @@
-"""Figures of replays worked out by hand, the cost frontier, and the portfolio of several symbols."""
+"""Figures of replays worked out by hand, the deflated Sharpe ratio, and the portfolio of several symbols."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ from rl.backtest.engine import replay_actions
 from rl.backtest.result import (
     SymbolResult,
     baseline_figures,
-    cost_frontier,
     figures_of,
     portfolio_figures,
     session_series,
+    sharpe_after_trials,
     symbol_result,
 )
 from rl.market.bars import Bars
@@ -109,45 +110,46 @@ def test_intervals_widen_with_the_confidence_asked_for():
     assert wide["win_rate_low"] < narrow["win_rate_low"]
 
 
-# --- cost frontier --------------------------------------------------------------------------------------------------
+# --- how much was tried ---------------------------------------------------------------------------------------------
+
+# Two values, equally often: skewness 0 and kurtosis 1, so the spread of the ratio's estimate is 1 / root(n - 1).
+UP_AND_DOWN = np.array([0.03, -0.01] * 5)
+RATIO = 0.01 / (0.02 * math.sqrt(10 / 9))
 
 
-def frontier(rules: TradingRules, actions: list[int], points: list[float], window: tuple[int, int] = (0, 6)):
-    replay = replay_actions(MARKET, window, rules, actions, capital=CAPITAL)
-    return cost_frontier(MARKET, window, rules, replay, scheme="target", basis_points=points), replay
+def test_a_single_trial_has_a_probabilistic_sharpe_and_says_why_it_has_no_deflated_one():
+    found = sharpe_after_trials(UP_AND_DOWN, 1, None)
+    # The chance below 1.423 of a normal variable.
+    assert found.values["probabilistic_sharpe"] == pytest.approx(NormalDist().cdf(RATIO * 3.0))
+    assert found.values["probabilistic_sharpe"] == pytest.approx(0.9226, abs=1e-4)
+    assert found.values["deflated_sharpe"] is None
+    assert found.not_computed["deflated_sharpe"] == (
+        "the evidence ledger holds one judged trial of this symbol; it takes two"
+    )
+    none = sharpe_after_trials(UP_AND_DOWN, 0, None)
+    assert none.not_computed["deflated_sharpe"].startswith("the evidence ledger holds no judged trial")
 
 
-def test_the_frontier_pays_the_same_actions_at_other_all_in_rates():
-    rules = replace(FREE, commission_rate=0.01, slippage_rate=0.02, commission_per_entry=3.0)
-    found, _ = frontier(rules, [LONG, FLAT, FLAT, FLAT, FLAT], [0.0, 100.0])
-    # One round trip of 10 units from 100 to 110: gross 100, at 1 % a side less 10 and 11.
-    assert found[0] == {
-        "cost_bp_per_side": 0.0,
-        "total_pnl": pytest.approx(100.0),
-        "total_return": pytest.approx(0.1),
-    }
-    assert found[1]["total_pnl"] == pytest.approx(79.0)
+def test_the_deflated_sharpe_is_measured_from_what_the_best_of_all_trials_shows_by_luck():
+    """Bailey and Lopez de Prado (2014), eq. 1 and 2, written out for seven trials that spread by 0.2 per session."""
+    quantile = NormalDist().inv_cdf
+    luck = 0.2 * ((1 - np.euler_gamma) * quantile(1 - 1 / 7) + np.euler_gamma * quantile(1 - 1 / (7 * math.e)))
+    found = sharpe_after_trials(UP_AND_DOWN, 7, 0.04)
+    assert found.values["deflated_sharpe"] == pytest.approx(NormalDist().cdf((RATIO - luck) * 3.0))
+    assert found.values["trials"] == 7
+    assert found.not_computed == {}
+    more = sharpe_after_trials(UP_AND_DOWN, 70, 0.04)
+    assert more.values["deflated_sharpe"] < found.values["deflated_sharpe"] < 0.9226
 
 
-def test_at_the_rate_really_paid_the_frontier_meets_the_backtest():
-    rules = replace(FREE, commission_rate=0.001)
-    found, replay = frontier(rules, [LONG, SHORT, FLAT, SHORT, LONG], [10.0])
-    assert found[0]["total_pnl"] == replay.equity[-1] - CAPITAL
-
-
-def test_more_cost_never_earns_more_along_the_frontier():
-    found, _ = frontier(FREE, [LONG, SHORT, FLAT, SHORT, LONG], [0.0, 5.0, 10.0, 20.0, 50.0])
-    earned = [line["total_pnl"] for line in found]
-    assert earned == sorted(earned, reverse=True)
-    assert earned[0] > earned[-1]
-
-
-def test_after_a_ruin_the_frontier_stays_out_of_the_market():
-    market = market_of_closes([100, 195, 195, 100])
-    replay = replay_actions(market, (0, 4), FREE, [SHORT, SHORT, SHORT], capital=CAPITAL)
-    assert replay.was_ruined
-    (line,) = cost_frontier(market, (0, 4), FREE, replay, scheme="target", basis_points=[0.0])
-    assert line["total_pnl"] == pytest.approx(-950.0)
+def test_returns_that_do_not_vary_have_neither():
+    found = sharpe_after_trials(np.zeros(10), 7, 0.04)
+    assert found.values["deflated_sharpe"] is found.values["probabilistic_sharpe"] is None
+    assert (
+        found.not_computed["deflated_sharpe"]
+        == found.not_computed["probabilistic_sharpe"]
+        == ("fewer than two sessions, or the equity did not move")
+    )
 
 
 # --- baselines in figures -------------------------------------------------------------------------------------------
@@ -164,6 +166,16 @@ def test_random_baselines_are_shown_as_a_mean_with_the_strategys_rank():
     assert found["random"]["draws_beaten"] == sum(final < replay.equity[-1] for final in finals)
     assert found["buy_and_hold"]["final_equity"] == pytest.approx(1320.0)
     assert found["buy_and_hold"]["description"] == "bought at the first open and held"
+
+
+def test_intervals_of_baselines_have_the_confidence_asked_for():
+    replay = replay_actions(MARKET, (0, 6), FREE, [LONG, FLAT, FLAT, FLAT, LONG], capital=CAPITAL)
+    each = baselines(MARKET, (0, 6), FREE, CAPITAL, replay, np.random.default_rng(0), draws=2)
+    wide, narrow = (
+        baseline_figures(each, replay, MARKET.session, 252, confidence)["buy_and_hold"]
+        for confidence in (0.99, 0.5)
+    )
+    assert wide["sharpe_low"] < narrow["sharpe_low"] < narrow["sharpe_high"] < wide["sharpe_high"]
 
 
 def test_a_baseline_that_cannot_be_traded_gives_its_reason_instead_of_figures():

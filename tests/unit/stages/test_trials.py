@@ -1,0 +1,77 @@
+"""How many trials of a symbol the evidence ledger holds, and how widely their Sharpe ratios spread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
+from rl.stages.trials import trials_of
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> EvidenceLedger:
+    return EvidenceLedger(tmp_path / LEDGER_NAME)
+
+
+def judged(
+    ledger: EvidenceLedger,
+    ratio: float | None,
+    *,
+    symbol: str = "Nifty_2",
+    window: str = "w",
+    purpose: str = "progress",
+    subject: str = "a",
+) -> None:
+    attempt = ledger.record(symbol, window, purpose, subject=subject)
+    verdict = {"outcome": "PASS", "metrics": {"sharpe_per_session": ratio}}
+    ledger.conclude(symbol, window, purpose, attempt, outcome="PASS", verdict=verdict)
+
+
+def test_every_judged_model_is_a_trial_and_their_ratios_spread(ledger):
+    for subject, ratio in zip("abc", (0.1, 0.3, -0.1), strict=True):
+        judged(ledger, ratio, subject=subject)
+    found = trials_of(ledger, "Nifty_2")
+    # Mean 0.1; squares of 0, 0.2 and -0.2 over two.
+    assert (found.count, found.sharpe_variance) == (3, pytest.approx(0.04))
+
+
+def test_the_same_model_judged_again_is_no_new_trial(ledger):
+    for _ in range(3):
+        judged(ledger, 0.1, subject="a")
+    judged(ledger, 0.2, subject="b")
+    assert trials_of(ledger, "Nifty_2").count == 2
+
+
+def test_another_window_and_another_purpose_are_other_trials(ledger):
+    judged(ledger, 0.1)
+    judged(ledger, 0.2, window="v")
+    judged(ledger, 0.3, purpose="promotion")
+    assert trials_of(ledger, "Nifty_2").count == 3
+
+
+def test_a_backtest_that_wrote_its_ratio_down_is_a_trial(ledger):
+    judged(ledger, 0.1)
+    attempt = ledger.record("Nifty_2", "t", "test", subject="a")
+    assert trials_of(ledger, "Nifty_2").count == 1
+    ledger.conclude("Nifty_2", "t", "test", attempt, sharpe_per_session=0.3, sessions=20)
+    found = trials_of(ledger, "Nifty_2")
+    assert (found.count, found.sharpe_variance) == (2, pytest.approx(np.var([0.1, 0.3], ddof=1)))
+
+
+def test_other_symbols_looks_without_verdict_and_ratios_that_do_not_exist_are_no_trials(ledger):
+    judged(ledger, 0.1, symbol="Bank_Nifty_5")
+    judged(ledger, None)
+    ledger.record("Nifty_2", "w", "progress", subject="not judged yet")
+    attempt = ledger.record("Nifty_2", "w", "progress", subject="of an older version")
+    ledger.conclude("Nifty_2", "w", "progress", attempt, outcome="FAIL")
+    found = trials_of(ledger, "Nifty_2")
+    assert (found.count, found.sharpe_variance) == (0, None)
+
+
+def test_one_trial_has_no_spread_and_no_ledger_no_trial(ledger, tmp_path):
+    judged(ledger, 0.1)
+    assert (trials_of(ledger, "Nifty_2").count, trials_of(ledger, "Nifty_2").sharpe_variance) == (1, None)
+    assert trials_of(EvidenceLedger(tmp_path / "none.jsonl"), "Nifty_2").count == 0
