@@ -197,79 +197,6 @@ def test_the_resolved_plan_trains_the_same_again(place, training, tmp_path):
     assert weights_of(again)[name] == weights_of(place)[name]
 
 
-def test_the_same_seed_gives_the_same_weights_and_the_same_reports_and_another_does_not(
-    place, report, tmp_path
-):
-    again = Workplace(tmp_path / "again")
-    again.synth(SYMBOL)
-    assert again.train("--symbols", SYMBOL).code == 0
-    assert weights_of(again) == weights_of(place)
-    assert without_times(training_report(again)) == without_times(training_report(place))
-    assert again.backtest("--symbols", SYMBOL, "--report-file", str(tmp_path / "r.json")).code == 0
-    assert without_times(strict_json((tmp_path / "r.json").read_text())) == without_times(report)
-    other = Workplace(tmp_path / "other")
-    other.synth(SYMBOL)
-    assert other.train("--symbols", SYMBOL, "--stages", "ppo", "--seed", "1").code == 0
-    name = f"{SYMBOL}_ppo_stage1.pth: weights"
-    assert weights_of(other)[name] != weights_of(place)[name]
-
-
-def test_not_one_bar_of_the_test_window_is_read_in_training(place, training, tmp_path):
-    """The only promise that makes a backtest worth reading: every bar of it is new to the model."""
-    first = training_report(place)["symbols"][SYMBOL]["windows"]["test"]["from"]
-    other = Workplace(tmp_path)
-    path = other.synth(SYMBOL)
-    header, *rows = path.read_text().splitlines()
-    changed = 0
-    for number, row in enumerate(rows):
-        label, *values = row.split(",")
-        if label >= first:
-            # Another price level and the opposite signal; the bar stays a bar.
-            prices = [repr(1.07 * float(value)) for value in values[:4]]
-            signals = [repr(-3.0 * float(value) + 0.5) for value in values[4:]]
-            rows[number] = ",".join([label, *prices, *signals])
-            changed += 1
-    path.write_text("\n".join([header, *rows]) + "\n")
-    assert changed > 500
-    assert other.train("--symbols", SYMBOL).code == 0
-    assert weights_of(other) == weights_of(place)
-    # Verdicts too: validation and promotion are judged without it.
-    assert without_times(training_report(other)["symbols"][SYMBOL]["stages"]) == without_times(
-        training_report(place)["symbols"][SYMBOL]["stages"]
-    )
-
-
-def test_two_symbols_trained_side_by_side_get_the_weights_they_get_one_after_the_other(tmp_path):
-    places = {jobs: Workplace(tmp_path / jobs) for jobs in ("1", "2")}
-    for jobs, place in places.items():
-        for symbol, market in ((SYMBOL, "planted"), (OTHER, "ou")):
-            place.synth(symbol, market, sessions=30)
-        done = place.train(
-            "--symbols", "all", "--jobs", jobs,
-            settings=("training_sequence.stage_1_ppo.episodes=3", "features.exclude=['x_*']"),
-        )  # fmt: skip
-        assert done.code == 0, done.err
-    for symbol in (SYMBOL, OTHER):
-        assert weights_of(places["1"], symbol) == weights_of(places["2"], symbol)
-    one, two = (training_report(place) for place in places.values())
-    assert without_times(one["symbols"]) == without_times(two["symbols"])
-    # Promotions are settled together, wherever their symbols were trained.
-    assert one["promotions"] == two["promotions"]
-    for found in (one, two):
-        families = [found["symbols"][symbol]["promotion"]["context"]["family"] for symbol in (SYMBOL, OTHER)]
-        assert [family["symbols"] for family in families] == [[OTHER, SYMBOL]] * 2
-    settled = [
-        [
-            (line["symbol"], line["outcome"], line["family"])
-            for line in map(strict_json, (place.reports / "evidence_ledger.jsonl").read_text().splitlines())
-            if line["kind"] == "settlement"
-        ]
-        for place in places.values()
-    ]
-    assert len(settled[0]) == 2
-    assert settled[0] == settled[1]
-
-
 def test_training_three_symbols_again_gives_the_same_verdicts(tmp_path):
     """What a first run could not measure must not become measurable because its files are still there."""
     place = Workplace(tmp_path)
@@ -542,19 +469,6 @@ def test_a_stage_asked_for_is_the_one_tested(place, training, tmp_path):
         model = strict_json((tmp_path / "r.json").read_text())["symbols"][SYMBOL]["model"]
         assert model["stage"] == stage
         assert SYMBOL in Path(model["file"]).name
-
-
-def test_every_new_look_at_the_test_window_is_counted(place, training, tmp_path):
-    """The third model shown the same test window has had three chances to look good by luck."""
-    looks = []
-    fresh = ["--reports-dir", str(tmp_path / "reports"), "--report-file", str(tmp_path / "r.json")]
-    for stage in ("ppo", "ppo", "moe", "maml"):
-        assert place.backtest("--symbols", SYMBOL, "--stage", stage, *fresh).code == 0
-        looks.append(strict_json((tmp_path / "r.json").read_text())["symbols"][SYMBOL]["span"]["looks"])
-    # The same model again shows nothing new.
-    assert looks == [1, 1, 2, 3]
-    place.backtest("--symbols", SYMBOL, "--split", "validation", *fresh)
-    assert strict_json((tmp_path / "r.json").read_text())["symbols"][SYMBOL]["span"]["looks"] is None
 
 
 def test_an_adapting_model_says_what_it_adapted_on(place, training, tmp_path):

@@ -133,7 +133,9 @@ def test_a_single_trial_has_a_probabilistic_sharpe_and_says_why_it_has_no_deflat
 def test_the_deflated_sharpe_is_measured_from_what_the_best_of_all_trials_shows_by_luck():
     """Bailey and Lopez de Prado (2014), eq. 1 and 2, written out for seven trials that spread by 0.2 per session."""
     quantile = NormalDist().inv_cdf
-    luck = 0.2 * ((1 - np.euler_gamma) * quantile(1 - 1 / 7) + np.euler_gamma * quantile(1 - 1 / (7 * math.e)))
+    luck = 0.2 * (
+        (1 - np.euler_gamma) * quantile(1 - 1 / 7) + np.euler_gamma * quantile(1 - 1 / (7 * math.e))
+    )
     found = sharpe_after_trials(UP_AND_DOWN, 7, 0.04)
     assert found.values["deflated_sharpe"] == pytest.approx(NormalDist().cdf((RATIO - luck) * 3.0))
     assert found.values["trials"] == 7

@@ -86,6 +86,8 @@ def a_result(
         frontier_bp=[0.0, 10.0],
         confidence=0.95,
         listed_trades=10,
+        trials=changes.get("trials", 0),
+        trial_variance=changes.get("trial_variance"),
         notes=changes.get("notes", ()),
     )
     return result, bars
@@ -195,6 +197,34 @@ def test_percent_and_money_are_those_of_the_figures():
     assert f"final {final:,.2f}" in text
 
 
+def test_the_cost_the_actions_bear_is_said_beside_what_was_paid():
+    # 10 units from 100 to 110 win 100 on 2100 traded.
+    text = report_of(actions=(LONG, FLAT, FLAT, FLAT, FLAT), rules=replace(FREE, commission_rate=0.001))
+    assert (
+        "break-even cost 476.19 bp per side: at it the same actions earn nothing (paid here 10.00 bp)" in text
+    )
+    losing = report_of(actions=(SHORT, FLAT, FLAT, FLAT, FLAT))
+    assert "break-even cost cannot be computed: it loses money even at no cost" in losing
+
+
+def test_the_deflated_sharpe_is_said_with_its_trials_and_that_it_decides_nothing():
+    result, _ = a_result(trials=7, trial_variance=0.04)
+    value = result.sharpe_after_trials.values["deflated_sharpe"]
+    assert (
+        f"deflated Sharpe {value:.2f} (chance that the Sharpe ratio is real after 7 trials; shown, not used to decide)"
+        in report_of(trials=7, trial_variance=0.04)
+    )
+    alone = report_of(trials=1)
+    assert "deflated Sharpe cannot be computed: the evidence ledger holds one judged trial" in alone
+    assert "zero, as if this were the only trial; shown, not used to decide)" in alone
+
+
+def test_a_record_that_never_moved_has_neither_sharpe_chance():
+    text = report_of(actions=(FLAT,) * 5, trials=7, trial_variance=0.04)
+    assert "deflated Sharpe cannot be computed: fewer than two sessions, or the equity did not move" in text
+    assert "probabilistic" not in text
+
+
 # --- JSON -----------------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +241,10 @@ def test_json_has_the_same_figures_unrounded_and_null_with_a_reason():
     assert symbol["span"]["split"] == "test"
     assert symbol["exits"] == {"order": 1}
     assert len(symbol["latest_trades"]) == 1
+    assert symbol["interval_confidence"] == 0.95
+    assert symbol["break_even_cost"]["cost_bp_per_side"] == pytest.approx(1e4 * 100 / 2100)
+    assert symbol["sharpe_after_trials"]["deflated_sharpe"] is None
+    assert symbol["sharpe_after_trials"]["not_computed"]["deflated_sharpe"]
 
 
 def test_reports_are_written_by_their_endings_into_new_folders(tmp_path):
