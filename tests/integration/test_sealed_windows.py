@@ -24,7 +24,6 @@ from tests.integration.comparing import (
     ledger_of,
     models_of,
     progress_of,
-    run_folder,
     training_report_of,
     training_text_of,
 )
@@ -178,9 +177,8 @@ def test_nor_is_one_bar_of_any_symbols_test_window_where_symbols_learn_from_each
     assert any("held out" in note for note in notes), notes
 
 
-def test_the_test_window_that_training_did_not_read_was_another_one(table, original, tmp_path):
+def test_the_test_window_that_training_did_not_read_was_another_one(table, original):
     """The test above would pass on a copy of the same file."""
-    (tmp_path / "w").mkdir()
     header, rows = table
     changed = with_other(table, original, "test")[1]
     first, last = window(original, "test")
@@ -208,7 +206,9 @@ def test_the_promotion_window_changes_nothing_before_its_look(table, original, t
     before = [entry for entry in two if entry["purpose"] != "promotion"]
     assert len(before) == 6
     assert [entry for entry in one if entry["purpose"] != "promotion"] == before
-    # The look itself is at other bars.
+    # The look itself is at other bars, and it is judged by them.
+    verdicts = [training_report_of(place)["symbols"][SYMBOL]["promotion"] for place in (other, original)]
+    assert verdicts[0]["criteria"] != verdicts[1]["criteria"]
     assert one[-2]["purpose"] == two[-2]["purpose"] == "promotion"
     assert one[-2]["window_hash"] != two[-2]["window_hash"]
 
@@ -235,7 +235,3 @@ def test_the_first_look_at_validation_comes_after_the_updates_it_may_not_move(ta
     """With looks on the way, stage 1 takes the very same steps; only which of its weights are kept may differ."""
     other = trained(tmp_path / "w", with_other(table, original, "validation"), ALL_FILES)
     assert progress_of(other, "ppo") == progress_of(original, "ppo")
-
-
-def test_a_run_leaves_the_plan_it_ran_by(original):
-    assert (run_folder(original) / "config.resolved.yaml").read_text().count("best_validation") == 1
