@@ -101,7 +101,7 @@ def test_the_comparison_of_models_tells_one_whose_last_weight_is_a_hair_off(one,
     path = other.models / "SYN_ou_2_ppo_stage1.pth"
     checkpoint = load_checkpoint(path)
     weights = checkpoint.weights.clone()
-    weights[-1] = np.nextafter(np.float32(weights[-1]), np.float32(1))
+    weights[-1] = float(np.nextafter(np.float32(weights[-1]), np.float32(1)))
     save_checkpoint(path, replace(checkpoint, weights=weights))
     assert models_of(other, *CLOCK) != models_of(one, *CLOCK)
 
