@@ -6,8 +6,6 @@ to the last digit.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import json
 import re
 import tempfile
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rl.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from rl.common.atomic_files import sha256_of
 from rl.stages.evidence import LEDGER_NAME
 from tests.integration.command_line import Workplace
 
@@ -104,10 +103,11 @@ def backtest_text_of(path: Path) -> str:
 
 
 def evidence_of(place: Workplace) -> dict[str, str]:
-    """Return a hash of the content of every action log that stands behind a verdict."""
+    """Return a hash of every file that stands behind a verdict, by its path beside the ledger."""
     return {
-        str(path.relative_to(place.reports)): hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()
-        for path in sorted((place.reports / "evidence").rglob("*.csv.gz"))
+        str(path.relative_to(place.reports)): sha256_of(path)
+        for path in sorted((place.reports / "evidence").rglob("*"))
+        if path.is_file()
     }
 
 
