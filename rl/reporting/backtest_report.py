@@ -163,7 +163,7 @@ def _trials_text(result: SymbolResult) -> list[str]:
 
 
 def _looked_at(span: dict[str, Any]) -> str:
-    return "it" if span["split"] == "test" else "the test window inside"
+    return "the test window inside" if span["split"] == "all" else "it"
 
 
 _COLUMNS = (

@@ -16,6 +16,7 @@ import pytest
 from rl.checkpoints.checkpoint import load_checkpoint
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
 from tests.integration.command_line import Workplace
+from tests.integration.comparing import training_report_of
 
 SYMBOL = "SYN_planted_2"
 
@@ -80,9 +81,26 @@ def test_a_model_that_adapts_and_the_same_one_that_does_not_are_two(backtest):
 
 
 def test_other_windows_are_no_look_at_the_test_window(backtest):
-    for split in ("train", "validation", "promotion"):
+    for split in ("train", "validation"):
         assert backtest.looks("--split", split) is None
+    assert backtest.looks("--split", "promotion") == 1
     assert backtest.looks() == 1
+
+
+def test_looking_at_the_promotion_window_makes_the_next_promotion_dearer(trained, tmp_path):
+    """Who backtests there can choose by what he saw, and a promotion after that is a second attempt at the window."""
+    place = Workplace(tmp_path / "user")
+    shutil.copytree(trained.root, place.root)
+    backtest = Backtests(place, place.reports)
+    judged = training_report_of(place)["symbols"][SYMBOL]["champion"]
+    other = "ppo" if judged == "moe" else "moe"
+    # The one whose promotion was judged is the first look, made in training, and stays it.
+    assert backtest.looks("--split", "promotion", "--stage", judged) == 1
+    assert backtest.looks("--split", "promotion", "--stage", other) == 2
+    assert place.train("--symbols", SYMBOL, "--seed", "1").code == 0
+    promotion = training_report_of(place)["symbols"][SYMBOL]["promotion"]
+    assert promotion["attempt"] == 3
+    assert promotion["alpha_used"] == pytest.approx(0.05 / 12)
 
 
 def test_a_backtest_of_all_bars_opens_the_test_window_too(backtest):

@@ -156,11 +156,11 @@ def _backtest_symbol(
     rules, notes = _rules(checkpoint, instrument)
     window, seen = _usable_window(checkpoint, bars, market, config.split)
     ledger = EvidenceLedger(options.reports_dir / LEDGER_NAME)
-    look = None
-    if config.split in ("test", "all"):
-        # Under `all` the test window is opened as well.
-        looked_at, _ = _usable_window(checkpoint, bars, market, "test")
-        look = _count_look(ledger, checkpoint, bars, looked_at, rules, adapts=not options.no_adapt)
+    looks: dict[str, _Look] = {}
+    for name in _COUNTED_WINDOWS.get(config.split, ()):
+        opened, _ = _usable_window(checkpoint, bars, market, name)
+        looks[name] = _count_look(ledger, checkpoint, bars, name, opened, rules, adapts=not options.no_adapt)
+    look = looks.get(config.split) or looks.get("test")
     prepared = predictor.policy_for(
         market,
         rules,
@@ -176,8 +176,8 @@ def _backtest_symbol(
         scheme=checkpoint.action_scheme,
         capital=config.initial_capital,
     )
-    if look and config.split == "test":
-        _conclude_look(ledger, symbol, look, replay, market)
+    if config.split == "test":
+        _conclude_look(ledger, symbol, looks["test"], replay, market)
     trials = trials_of(ledger, symbol)
     if prepared.note:
         notes.append(f"stage-3 model {prepared.note}")
@@ -227,9 +227,13 @@ def _backtest_symbol(
     )
 
 
+_COUNTED_WINDOWS = {"promotion": ("promotion",), "test": ("test",), "all": ("promotion", "test")}
+"""Windows nobody may have seen, by the split that opens them: what was seen there can be chosen by."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Look:
-    """One counted look at the test window."""
+    """One counted look at a window."""
 
     window_hash: str
     attempt: int
@@ -239,24 +243,26 @@ def _count_look(
     ledger: EvidenceLedger,
     checkpoint: Checkpoint,
     bars: Bars,
+    name: str,
     window: tuple[int, int],
     rules: TradingRules,
     *,
     adapts: bool,
 ) -> _Look:
-    """Write down that the test window is about to be opened; return which look at it this is.
+    """Write down that a window is about to be opened; return which look at it this is.
 
     The same weights under the same costs show nothing new and are not counted again, whichever file they lie in and
-    whichever run made it.
+    whichever run made it; nor is a champion whose promotion has looked at the window before.
     """
+    subject = f"{model_from(checkpoint).fingerprint()} {rules.fingerprint()}"
     # Only a stage-3 model has a recipe to adapt by; to any other, the choice makes no difference.
-    adapts = adapts and checkpoint.trading.get("adaptation") is not None
-    subject = f"{model_from(checkpoint).fingerprint()} {rules.fingerprint()} {adapts}"
-    name, span = named_window(bars, *window)
+    if not adapts and checkpoint.trading.get("adaptation") is not None:
+        subject += " not adapted"
+    window_hash, span = named_window(bars, *window)
     attempt = ledger.record(
-        checkpoint.symbol, name, "test", subject=subject, span=span, stage=checkpoint.stage
+        checkpoint.symbol, window_hash, name, subject=subject, span=span, stage=checkpoint.stage
     )
-    return _Look(window_hash=name, attempt=attempt)
+    return _Look(window_hash=window_hash, attempt=attempt)
 
 
 def _conclude_look(
