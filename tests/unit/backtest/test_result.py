@@ -21,6 +21,7 @@ from rl.backtest.result import (
     symbol_result,
 )
 from rl.market.bars import Bars
+from rl.trading.metrics import reason_not_computed
 from rl.trading.rules import TradingRules
 from tests.builders import bars_from_closes
 from tests.unit.backtest.small_markets import DAY_NS, FLAT, FREE, LONG, SHORT, market_of_closes
@@ -150,7 +151,7 @@ def test_returns_that_do_not_vary_have_neither():
     assert (
         found.not_computed["deflated_sharpe"]
         == found.not_computed["probabilistic_sharpe"]
-        == ("fewer than two sessions, or the equity did not move")
+        == reason_not_computed("sharpe_ratio", math.nan)
     )
 
 
