@@ -17,6 +17,7 @@ from rl.stages.gates import TradeRecord
 from rl.stages.stage_model import StageModel
 from rl.stages.symbol_data import SymbolData
 from rl.trading.metrics import max_drawdown, session_returns
+from rl.trading.rules import TradingRules
 
 
 def packed(model: StageModel) -> PackedPolicy:
@@ -65,6 +66,14 @@ def named_window(bars: Bars, start: int, stop: int) -> tuple[str, tuple[int, int
         digest.update(np.ascontiguousarray(column[start:stop]).tobytes())
     span = int(bars.close_time[start]), int(bars.close_time[stop - 1])
     return window_hash(bars.symbol, *span, digest.hexdigest()), span
+
+
+def look_subject(model: StageModel, rules: TradingRules, capital: float) -> str:
+    """Return what a look is at: a judged model again under the same costs and capital is no new look.
+
+    The same weights under other costs, or with another capital in whole lots, are another thing looked at.
+    """
+    return f"{model.fingerprint()} {rules.fingerprint()} {capital!r}"
 
 
 def described_window(data: SymbolData, window: str) -> dict[str, Any]:

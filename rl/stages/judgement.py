@@ -15,6 +15,7 @@ from rl.stages.adaptation_gate import adaptation_verdict, with_own_criteria
 from rl.stages.evaluation import (
     benchmark_on,
     described_window,
+    look_subject,
     named_window,
     packed,
     replay_on,
@@ -72,13 +73,11 @@ def validation_replay(run: SymbolRun, model: StageModel) -> Replay:
 def look(run: SymbolRun, window: str, purpose: str, model: StageModel) -> Look:
     """Count a look at a window in the ledger; call it **before** looking."""
     window_hash, span = named_window(run.data.bars, *run.data.window(window))
-    capital = run.plan.environment.initial_capital
     attempt = run.ledger.record(
         run.data.symbol,
         window_hash,
         purpose,
-        # The same weights under other costs, or with another capital in whole lots, are another thing looked at.
-        subject=f"{model.fingerprint()} {run.data.rules.fingerprint()} {capital!r}",
+        subject=look_subject(model, run.data.rules, run.plan.environment.initial_capital),
         span=span,
         stage=model.stage,
         run=run.run_name,

@@ -104,11 +104,13 @@ def backtest_text_of(path: Path) -> str:
 
 def evidence_of(place: Workplace) -> dict[str, str]:
     """Return a hash of every file that stands behind a verdict, by its path beside the ledger."""
-    return {
+    found = {
         str(path.relative_to(place.reports)): sha256_of(path)
         for path in sorted((place.reports / "evidence").rglob("*"))
         if path.is_file()
     }
+    assert found, f"{place.reports} holds no evidence"
+    return found
 
 
 def progress_of(place: Workplace, stage: str) -> list[dict[str, Any]]:

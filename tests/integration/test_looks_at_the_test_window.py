@@ -74,6 +74,11 @@ def test_other_costs_are_another_look(backtest, tmp_path):
     assert backtest.looks("--stage", "ppo") == 1
 
 
+def test_another_capital_is_another_look(backtest):
+    """In whole lots it is another account."""
+    assert [backtest.looks("--stage", "ppo", *more) for more in ([], ["--initial-capital", "5000"])] == [1, 2]
+
+
 def test_a_model_that_adapts_and_the_same_one_that_does_not_are_two(backtest):
     assert [backtest.looks("--stage", "maml", *extra) for extra in ([], ["--no-adapt"])] == [1, 2]
     # A stage-1 model never adapts, so asking it not to changes nothing.
@@ -186,6 +191,16 @@ def test_gates_count_as_trials_too(backtest):
     assert symbol["sharpe_after_trials"]["trials"] == 3
     assert symbol["sharpe_after_trials"]["deflated_sharpe"] is not None
     assert "after 3 trials" in text
+
+
+def test_after_a_training_run_its_gates_and_its_promotion_are_the_trials(trained, tmp_path):
+    place = Workplace(tmp_path / "user")
+    shutil.copytree(trained.root, place.root)
+    symbol, text = Backtests(place, place.reports)()
+    # Two progress gates, one adaptation gate, one promotion, and this backtest.
+    assert symbol["sharpe_after_trials"]["trials"] == 5
+    assert 0 <= symbol["sharpe_after_trials"]["deflated_sharpe"] <= 1
+    assert "after 5 trials" in text
 
 
 def test_the_break_even_cost_stands_beside_the_frontier(backtest):

@@ -127,6 +127,14 @@ def test_the_evidence_is_the_same(one, side_by_side):
     assert evidence_of(one) == evidence_of(side_by_side)
 
 
+def test_promotions_are_settled_together_wherever_their_symbols_were_trained(one, side_by_side):
+    for place in (one, side_by_side):
+        lines = [line for each in ledger_of(place).values() for line in each if line["kind"] == "settlement"]
+        assert [line["symbol"] for line in lines] == sorted(MARKETS)
+        for symbol in training_report_of(place)["symbols"].values():
+            assert symbol["promotion"]["context"]["family"]["symbols"] == sorted(MARKETS)
+
+
 def test_the_held_out_symbol_was_measured_by(one):
     """Who is held out depends on the symbols of the run, and this comparison has to have run into it."""
     reasons = [

@@ -37,7 +37,7 @@ from rl.market.checks import counted
 from rl.market.instruments import FoundInstrument, InstrumentBook, load_instruments
 from rl.market.splits import Splits
 from rl.reporting.backtest_report import checked_report_files, text_report, write_actions, write_reports
-from rl.stages.evaluation import named_window
+from rl.stages.evaluation import look_subject, named_window
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
 from rl.stages.model_files import model_from
 from rl.stages.symbol_data import readable_label
@@ -159,7 +159,9 @@ def _backtest_symbol(
     looks: dict[str, _Look] = {}
     for name in _COUNTED_WINDOWS.get(config.split, ()):
         opened, _ = _usable_window(checkpoint, bars, market, name)
-        looks[name] = _count_look(ledger, checkpoint, bars, name, opened, rules, adapts=not options.no_adapt)
+        looks[name] = _count_look(
+            ledger, checkpoint, bars, name, opened, rules, config.initial_capital, adapts=not options.no_adapt
+        )
     look = looks.get(config.split) or looks.get("test")
     prepared = predictor.policy_for(
         market,
@@ -246,15 +248,16 @@ def _count_look(
     name: str,
     window: tuple[int, int],
     rules: TradingRules,
+    capital: float,
     *,
     adapts: bool,
 ) -> _Look:
     """Write down that a window is about to be opened; return which look at it this is.
 
-    The same weights under the same costs show nothing new and are not counted again, whichever file they lie in and
-    whichever run made it; nor is a champion whose promotion has looked at the window before.
+    The same weights under the same costs and capital show nothing new and are not counted again, whichever file they
+    lie in and whichever run made it; nor is a champion whose promotion has looked at the window before.
     """
-    subject = f"{model_from(checkpoint).fingerprint()} {rules.fingerprint()}"
+    subject = look_subject(model_from(checkpoint), rules, capital)
     # Only a stage-3 model has a recipe to adapt by; to any other, the choice makes no difference.
     if not adapts and checkpoint.trading.get("adaptation") is not None:
         subject += " not adapted"
