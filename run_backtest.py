@@ -18,6 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _backtest(options: argparse.Namespace) -> int:
+    if options.check_lookahead:
+        from rl.apps.commands.check_lookahead import check_for_lookahead
+
+        return check_for_lookahead(options)
     from rl.apps.commands.backtest import backtest
 
     return backtest(options)

@@ -29,6 +29,21 @@ def chosen_columns(table: FeatureTable, names: Sequence[str], symbol: str) -> np
     return table.values[:, [place[name] for name in names]]
 
 
+def fitted_scaler(table: FeatureTable, names: Sequence[str], rows: np.ndarray, symbol: str) -> FeatureScaler:
+    """Return a scaler of the named features, fitted on the usable ones among these rows and on no others.
+
+    Args:
+        table: All features of the symbol. (T, F)
+        names: The features wanted.
+        rows: Rows of the training window.
+        symbol: For messages.
+
+    Raises:
+        DataError: A named feature does not exist, or no row is usable.
+    """
+    return FeatureScaler.fit(chosen_columns(table, names, symbol)[rows][table.usable[rows]], names)
+
+
 def scaled_market(
     bars: Bars, table: FeatureTable, names: Sequence[str], scaler: FeatureScaler
 ) -> MarketArrays:

@@ -137,7 +137,21 @@ def read_raw(path: Path, symbol: str, instrument: Instrument) -> IngestResult:
     Raises:
         DataError: The file cannot be used; every check that refused it, with the first offending rows.
     """
-    table = read_table(path)
+    return bars_of_table(read_table(path), path, symbol, instrument)
+
+
+def bars_of_table(table: RawTable, path: Path, symbol: str, instrument: Instrument) -> IngestResult:
+    """Check the rows of one raw file, and return their bars.
+
+    Args:
+        table: The file's rows; used up.
+        path: Where they came from, for messages.
+        symbol: As in `read_raw`.
+        instrument: As in `read_raw`.
+
+    Raises:
+        DataError: As in `read_raw`.
+    """
     findings = Findings(path, instrument.name, instrument.checks)
     rows = _Rows(table, raw_times.parse_times(table.label, naive_is_utc=table.naive_is_utc), findings)
     _check_rows(rows, instrument)

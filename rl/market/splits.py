@@ -23,6 +23,9 @@ FEWEST_SESSIONS = 2
 
 FEWEST_BARS = 20
 
+LARGEST_EMBARGO_SHARE = 0.2
+"""A daily series is short beside the longest look-back; an embargo may take this much of its shortest window."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -168,6 +171,12 @@ def split_bars(bars: Bars, plan: SplitPlan, embargo_bars: int) -> Splits:
         windows.append(Window(name, start, max(start, stop)))
     _require_enough(bars, windows, embargo_bars)
     return Splits(*windows, boundaries=_boundaries(bars, windows))
+
+
+def longest_embargo(bars: Bars, plan: SplitPlan) -> int:
+    """Return the longest embargo these bars can afford: LARGEST_EMBARGO_SHARE of the shortest later window."""
+    windows = split_bars(bars, plan, 0).windows[1:]
+    return int(LARGEST_EMBARGO_SHARE * min(len(window) for window in windows))
 
 
 def _cuts_by_share(plan: SplitPlan, count: int) -> list[int]:

@@ -11,20 +11,17 @@ from typing import Any
 import numpy as np
 
 from rl.common.errors import ConfigError, DataError
-from rl.envs.scaled_market import bar_volatility, chosen_columns, scaled_market
+from rl.envs.scaled_market import bar_volatility, fitted_scaler, scaled_market
 from rl.features.pipeline import FeatureTable, longest_lookback_bars
 from rl.features.processed_store import load_processed
 from rl.features.scaler import FeatureScaler
 from rl.market.bars import Bars
 from rl.market.calendars import calendar
 from rl.market.instruments import FoundInstrument
-from rl.market.splits import SplitPlan, Splits, split_bars
+from rl.market.splits import SplitPlan, Splits, longest_embargo, split_bars
 from rl.stages.plan import Plan
 from rl.trading.market_arrays import MarketArrays
 from rl.trading.rules import TradingRules, rules_for
-
-# A daily series is short beside the longest look-back; an embargo may take this much of its shortest window.
-LARGEST_EMBARGO_SHARE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +129,7 @@ def embargo_for(plan: Plan, bars: Bars) -> tuple[int, str | None]:
     if asked != "auto":
         return int(asked), None
     wanted = longest_lookback_bars()
-    windows = split_bars(bars, split_plan(plan), 0).windows[1:]
-    most = int(LARGEST_EMBARGO_SHARE * min(len(window) for window in windows))
+    most = longest_embargo(bars, split_plan(plan))
     if wanted <= most:
         return wanted, None
     return most, (
@@ -168,8 +164,7 @@ def prepare(symbol: str, plan: Plan, found: FoundInstrument, processed_dir: Path
     splits = split_bars(bars, split_plan(plan), embargo)
     names = chosen_features(table, plan.features.include, list(plan.features.exclude), symbol)
     start = first_usable(table.usable, splits.train.start, splits.train.stop, symbol, "train")
-    train = slice(start, splits.train.stop)
-    scaler = FeatureScaler.fit(chosen_columns(table, names, symbol)[train][table.usable[train]], names)
+    scaler = fitted_scaler(table, names, np.arange(start, splits.train.stop), symbol)
     notes = [f"instrument: {found.matched}"] + ([note] if note else [])
     return SymbolData(
         symbol=symbol,

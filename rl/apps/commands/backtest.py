@@ -49,7 +49,7 @@ from rl.trading.rules import TradingRules, rules_for
 
 def backtest(options: argparse.Namespace) -> int:
     """Backtest what the options ask for; return the exit code."""
-    config = _config(options)
+    config = backtest_config(options)
     checked_report_files(options.report_file, options.actions_file)
     book = load_instruments(*options.instruments)
     known = known_symbols(
@@ -88,7 +88,8 @@ def backtest(options: argparse.Namespace) -> int:
     return OK if options.dry_run or done else DATA
 
 
-def _config(options: argparse.Namespace) -> BacktestConfig:
+def backtest_config(options: argparse.Namespace) -> BacktestConfig:
+    """Return the settings of the file, with what the options say laid over them."""
     config = load_backtest_config(options.config, overrides=options.overrides)
     given = {
         name: value
@@ -153,7 +154,7 @@ def _backtest_symbol(
     bars = processed.bars
     predictor = Predictor(checkpoint)
     market = predictor.market(bars, processed.features)
-    rules, notes = _rules(checkpoint, instrument)
+    rules, notes = todays_rules(checkpoint, instrument)
     window, seen = _usable_window(checkpoint, bars, market, config.split)
     ledger = EvidenceLedger(options.reports_dir / LEDGER_NAME)
     looks: dict[str, _Look] = {}
@@ -284,7 +285,7 @@ def _conclude_look(
     )
 
 
-def _rules(checkpoint: Checkpoint, instrument: FoundInstrument) -> tuple[TradingRules, list[str]]:
+def todays_rules(checkpoint: Checkpoint, instrument: FoundInstrument) -> tuple[TradingRules, list[str]]:
     """Return today's costs with the model's own exits and sizing, and a note on every cost that differs now."""
     trained = TradingRules(**checkpoint.trading["rules"])
     now = rules_for(instrument.instrument, exposure=trained.exposure, bar_volatility=trained.bar_volatility)

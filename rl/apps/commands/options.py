@@ -13,7 +13,7 @@ EXIT_CODES = """exit codes:
   1    unexpected error (the traceback is in the log)
   2    wrong option or configuration
   3    a package or device is missing
-  4    data or a model file is missing or bad
+  4    data or a model file is missing or bad, or a check found that something sees the future
   5    a gate stopped a symbol's sequence; with --strict, any gate or promotion not passed
   130  interrupted by Ctrl-C      143  terminated
 """
@@ -106,8 +106,8 @@ def backtest_parser() -> argparse.ArgumentParser:
             "examples:\n"
             "  python run_backtest.py --process-data --report-file r.txt\n"
             "  python run_backtest.py --symbols Nifty_15 --report-file r.txt --report-file r.json\n"
-            "  python run_backtest.py --symbols SPY --split validation --stage ppo --actions-file actions.csv\n\n"
-            + EXIT_CODES
+            "  python run_backtest.py --symbols SPY --split validation --stage ppo --actions-file actions.csv\n"
+            "  python run_backtest.py --symbols SPY --check-lookahead\n\n" + EXIT_CODES
         ),
     )
     what = parser.add_argument_group("what to test")
@@ -167,6 +167,11 @@ def backtest_parser() -> argparse.ArgumentParser:
     _folders(parser)
     how = parser.add_argument_group("how to run")
     how.add_argument("--dry-run", action="store_true", help="check everything, test nothing")
+    how.add_argument(
+        "--check-lookahead",
+        action="store_true",
+        help="test nothing, but check that no step from raw file to verdict sees the future; exit 4 if one does",
+    )
     how.add_argument(
         "--strict", action="store_true", help="exit 5 if a tested model passed no gate or was not promoted"
     )

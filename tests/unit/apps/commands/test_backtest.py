@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rl.apps.commands.backtest import _model_facts, _rules, _window
+from rl.apps.commands.backtest import _model_facts, _window, todays_rules
 from rl.checkpoints.checkpoint import Checkpoint
 from rl.checkpoints.registry import best_available
 from rl.market.instruments import Commission, FoundInstrument
@@ -89,7 +89,7 @@ def test_costs_are_todays_and_sizing_and_exits_the_models_own(data):
     found = FoundInstrument(
         an_instrument(name="EDGE", commission=Commission(rate=5e-4), margin_rate=0.5, square_off=True), "EDGE"
     )
-    rules, notes = _rules(stored(data), found)
+    rules, notes = todays_rules(stored(data), found)
     assert (rules.commission_rate, rules.margin_rate, rules.square_off) == (5e-4, 0.5, True)
     assert (rules.stop_loss, rules.exposure) == (3.0, 0.5)
     assert rules.bar_volatility == data.rules.bar_volatility
@@ -100,7 +100,7 @@ def test_costs_are_todays_and_sizing_and_exits_the_models_own(data):
 
 
 def test_costs_that_are_the_same_need_no_note(data):
-    rules, notes = _rules(stored(data), data.found)
+    rules, notes = todays_rules(stored(data), data.found)
     assert (rules, notes) == (data.rules, [])
 
 

@@ -1,0 +1,121 @@
+"""`run_backtest.py --check-lookahead`: does anything from the raw file to the verdict see the future?"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rl import __version__
+from rl.apps.commands.backtest import backtest_config, todays_rules
+from rl.apps.commands.console import Console
+from rl.apps.commands.options import wants_all
+from rl.apps.commands.symbols import KnownSymbols, chosen_symbols, instrument_of, known_symbols
+from rl.backtest.lookahead import LookaheadReport, check_lookahead
+from rl.backtest.lookahead_chain import Model, model_of
+from rl.checkpoints.checkpoint import STAGES as MODEL_STAGES
+from rl.checkpoints.checkpoint import stage_file
+from rl.checkpoints.registry import best_available
+from rl.common.atomic_files import sha256_of, write_json, write_text
+from rl.common.errors import DATA, OK, DataError, StagegateError, UsageError
+from rl.common.runlog import RunLog
+from rl.market.instruments import FoundInstrument, load_instruments
+from rl.market.raw_table import read_table
+from rl.reporting.backtest_report import checked_report_files
+from rl.reporting.lookahead_report import lookahead_text
+
+
+def check_for_lookahead(options: argparse.Namespace) -> int:
+    """Check what the options ask for; return OK where nothing sees the future, else DATA."""
+    checked_report_files(options.report_file)
+    if options.actions_file:
+        raise UsageError(
+            "--actions-file: --check-lookahead backtests nothing, so there are no actions to write"
+        )
+    capital = backtest_config(options).initial_capital
+    book = load_instruments(*options.instruments)
+    known = known_symbols(
+        options.raw_data_dir,
+        options.processed_data_dir,
+        raw_dir_was_given=options.raw_data_dir != Path("data/raw"),
+    )
+    symbols = chosen_symbols(options.symbols, known, options.raw_data_dir)
+    if wants_all(options.symbols):
+        symbols = [symbol for symbol in symbols if symbol in known.raw]
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    reports: list[LookaheadReport] = []
+    with RunLog(options.reports_dir / "runs" / f"{stamp}-look-ahead" / "run.jsonl") as log:
+        console = Console(log, as_json=options.json, quiet=options.quiet)
+        for symbol in symbols:
+            try:
+                found = instrument_of(symbol, book, known.raw)
+                begun = time.perf_counter()
+                report = _checked(symbol, found, known, options, capital)
+            except StagegateError as error:
+                console.problem(symbol, error)
+                continue
+            reports.append(report)
+            console.event("lookahead_checked", **report.to_dict())
+            console.say(f"{lookahead_text(report)}\n  {time.perf_counter() - begun:.1f} s\n")
+        seeing = [report.symbol for report in reports if report.faults]
+        clean = len(reports) - len(seeing)
+        console.result(
+            f"{clean} of {len(symbols)} symbols clean"
+            + (f"; sees the future: {', '.join(seeing)}" if seeing else "")
+            + (f"; not checked: {', '.join(console.problems)}" if console.problems else "")
+        )
+        _write(options.report_file, reports)
+        for path in options.report_file:
+            console.result(f"written: {path}")
+    if console.problems:
+        return max(error.exit_code for error in console.problems.values())
+    return DATA if seeing else OK
+
+
+def _checked(
+    symbol: str,
+    found: FoundInstrument,
+    known: KnownSymbols,
+    options: argparse.Namespace,
+    capital: float,
+) -> LookaheadReport:
+    if symbol not in known.raw:
+        raise DataError(
+            f"{symbol}: the look-ahead check starts from the raw file, and {options.raw_data_dir} holds none; "
+            "put it back or name its folder with --raw-data-dir"
+        )
+    path = known.raw[symbol]
+    return check_lookahead(
+        read_table(path),
+        path,
+        symbol,
+        found.instrument,
+        model=_model(symbol, found, options, capital),
+        data_hash=sha256_of(path),
+    )
+
+
+def _model(symbol: str, found: FoundInstrument, options: argparse.Namespace, capital: float) -> Model | None:
+    """Return the model a backtest would use; None where the symbol has not been trained and none was asked for."""
+    has_one = any((options.models_dir / stage_file(symbol, stage)).exists() for stage in MODEL_STAGES)
+    if not has_one and options.stage == "best":
+        return None
+    checkpoint = best_available(options.models_dir, symbol, options.stage).checkpoint
+    rules, _ = todays_rules(checkpoint, found)
+    return model_of(checkpoint, rules, capital=capital, adapts=not options.no_adapt)
+
+
+def _write(paths: list[Path], reports: list[LookaheadReport]) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() == ".json":
+            content = {
+                "schema_version": 1,
+                "stagegate": __version__,
+                "sees_the_future": any(report.faults for report in reports),
+                "symbols": [report.to_dict() for report in reports],
+            }
+            write_json(path, content)
+        else:
+            write_text(path, "\n\n".join(lookahead_text(report) for report in reports) + "\n")
