@@ -26,6 +26,10 @@ def _work(options: argparse.Namespace) -> int:
         from rl.apps.commands.gate import gate
 
         return gate(options)
+    if options.verb == "doctor":
+        from rl.apps.commands.doctor import examine
+
+        return examine(options)
     from rl.apps.commands.synth import write_synthetic
 
     return write_synthetic(options)

@@ -29,7 +29,7 @@ from rl.market.raw_table import RawTable
 from rl.market.splits import SplitPlan, split_bars
 from rl.policies.forward import PackedPolicy, pack_weights
 from rl.policies.spec import parameter_count
-from rl.trading.kernel import ACCOUNT_FEATURES, ACTION_COUNTS
+from rl.trading.kernel import ACCOUNT_FEATURES, ACTION_COUNTS, EQUITY
 from rl.trading.market_arrays import MarketArrays
 from rl.trading.metrics import max_drawdown, session_returns
 from rl.trading.rules import TradingRules
@@ -139,33 +139,41 @@ def observed(
         scheme: What the actions mean.
 
     Returns:
-        What N accounts of the vector environment saw and got, and what the single one with the first column's actions
-        did: `observations` (k + 1, N, D), `rewards` (k, N), `single observations` (k + 1, D), `single rewards` (k,);
-        k below n only where an account was ruined.
+        What N accounts of the vector environment saw, got and were worth, and the same of the single environment with
+        the first column's actions: `observations` (k + 1, N, D), `rewards` (k, N), `equity` (k, N), and `single …`
+        without the axis N; k below n only where an account was ruined.
     """
     steps, lanes = actions.shape
     many = VectorTradingEnv(
         market, [window], [rules], num_envs=lanes, episode_bars=window[1] - window[0] - 1, scheme=scheme
     )
     one = TradingEnv(market, window, rules, episode_bars=window[1] - window[0] - 1, scheme=scheme)
-    seen, rewards = [many.reset(seed=0)[0]], []
-    single_seen, single_rewards = [one.reset(seed=0)[0]], []
+    seen, rewards, equity = [many.reset(seed=0)[0]], [], []
+    single_seen, single_rewards, single_equity = [one.reset(seed=0)[0]], [], []
     for step in range(steps):
         obs, reward, terminated, truncated, infos = many.step(actions[step])
         ended = terminated | truncated
-        # The lane of an ended episode shows the next one's first bar; what it ended with is kept aside.
-        seen.append(np.where(ended[:, None], infos["final_obs"], obs) if ended.any() else obs)
+        accounts = many.accounts()
+        if ended.any():
+            # The lane of an ended episode shows the next one's first bar; what it ended with is kept aside.
+            obs = np.where(ended[:, None], infos["final_obs"], obs)
+            accounts = np.where(ended[:, None], infos["final_account"], accounts)
+        seen.append(obs)
         rewards.append(reward)
-        last, single_reward, _, _, _ = one.step(int(actions[step, 0]))
+        equity.append(accounts[:, EQUITY])
+        last, single_reward, _, _, info = one.step(int(actions[step, 0]))
         single_seen.append(last)
         single_rewards.append(single_reward)
+        single_equity.append(info["equity"])
         if ended.any():
             break
     return {
         "observations": np.array(seen),
         "rewards": np.array(rewards),
+        "equity": np.array(equity),
         "single observations": np.array(single_seen),
         "single rewards": np.array(single_rewards),
+        "single equity": np.array(single_equity),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.learning.truth_market import learn
+from rl.stages.known_answer import learn
 
 STEPS = 330_000
 

@@ -10,7 +10,7 @@ from rl import __version__
 
 EXIT_CODES = """exit codes:
   0    done as configured
-  1    unexpected error (the traceback is in the log)
+  1    unexpected error (the traceback is in the log), or a check of the installation failed
   2    wrong option or configuration
   3    a package or device is missing
   4    data or a model file is missing or bad, or a check found that something sees the future
@@ -233,6 +233,16 @@ def rl_parser() -> argparse.ArgumentParser:
             "  2    wrong option\n"
             "  4    a figure differs, or evidence, ledger or model is missing or altered\n",
         )
+    )
+    doctor = verbs.add_parser(
+        "doctor",
+        help="check this installation: does it see the future, and does it learn",
+        description="Check this installation: versions and threads, that nothing sees the future and planted leaks "
+        "are caught, that training and backtest trade alike, and that PPO learns a market with a known answer.",
+        epilog="example:\n  python -m rl doctor\n",
+    )
+    doctor.add_argument(
+        "--skip-learning", action="store_true", help="leave out the training, which takes the longest"
     )
     return parser
 

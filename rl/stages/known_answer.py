@@ -9,6 +9,7 @@ import numpy as np
 
 from rl.algorithms.ppo import PPO
 from rl.backtest.engine import replay_policy
+from rl.common.seeding import generator
 from rl.envs.scaled_market import bar_volatility, scaled_market
 from rl.envs.vector_env import VectorTradingEnv
 from rl.features.pipeline import compute_features
@@ -25,6 +26,7 @@ from rl.trading.rules import TradingRules
 
 TRAINING_SESSIONS = 500
 UNSEEN_SESSIONS = 250
+BARS_PER_SESSION = 187
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Learned:
 
     @property
     def share(self) -> float:
+        """Earned as a share of the best there is; 1 is perfect."""
         return self.earned / self.oracle
 
 
@@ -58,13 +61,22 @@ def learn(
     shuffle_features: bool = False,
     **params: float,
 ) -> Learned:
-    """Train the shipped plan's PPO for `steps` steps and let it trade bars of another draw of the same market."""
-    seen = generate(kind, TRAINING_SESSIONS, 100 + seed, **params)
-    unseen = generate(kind, UNSEEN_SESSIONS, 900 + seed, **params)
+    """Train the shipped plan's PPO and let it trade bars of another draw of the same market.
+
+    Args:
+        kind: Name of the market.
+        cost_bp: Cost of a unit of turnover, per side.
+        steps: Steps of training.
+        seed: Decides both draws and the training.
+        shuffle_features: Train on features in random order, from which nothing can be learned.
+        params: Numbers of the market's formula that differ from its defaults.
+    """
+    seen = generate(kind, TRAINING_SESSIONS, 100 + seed, BARS_PER_SESSION, **params)
+    unseen = generate(kind, UNSEEN_SESSIONS, 900 + seed, BARS_PER_SESSION, **params)
     train, scaler, first = _arrays(seen, None)
     test, _, start = _arrays(unseen, scaler)
     if shuffle_features:
-        order = np.random.default_rng(seed).permutation(len(train))
+        order = generator(seed, "known answer", "shuffled features").permutation(len(train))
         train.features[:] = train.features[order]
     volatility = bar_volatility(to_bars(seen, f"SYN_{kind}_2"), (first, len(train)))
     rules = TradingRules(commission_rate=cost_bp * 1e-4, margin_rate=0.2, bar_volatility=volatility)

@@ -1,0 +1,182 @@
+"""`python -m rl doctor`: can this installation be trusted with a training run?"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numba
+import numpy as np
+import torch
+
+from rl import __version__
+from rl.backtest.engine import replay_actions
+from rl.backtest.lookahead import check_lookahead
+from rl.backtest.lookahead_chain import observed
+from rl.backtest.planted_leaks import LEAKS
+from rl.checkpoints.checkpoint import OLDEST_SAFE_TORCH
+from rl.common.errors import OK, UNEXPECTED
+from rl.common.seeding import generator
+from rl.envs.scaled_market import fitted_scaler, scaled_market
+from rl.features.pipeline import compute_features
+from rl.market.instruments import Instrument, load_instruments
+from rl.market.raw_table import RawTable, read_table
+from rl.market.synthetic import generate, to_bars, write_raw_csv
+from rl.stages.known_answer import learn
+from rl.trading.kernel import ACTION_COUNTS
+from rl.trading.rules import TradingRules
+
+SYMBOL = "SYN_planted_2"
+SESSIONS = 40
+CUTS = 10
+CUTS_PER_LEAK = 6
+
+KERNEL_STEPS = 300
+KERNEL_ACCOUNTS = 8
+
+LEARNING_STEPS = 330_000
+LEARNING_SHARE = 0.85
+"""Share of the best policy's earnings that a sound installation reaches, the same that the learning tests ask for."""
+
+PACKAGES = ("torch", "numpy", "numba", "pandas", "gymnasium", "scipy", "TA-Lib", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What one check found."""
+
+    name: str
+    is_well: bool
+    figure: str
+
+    def line(self, seconds: float) -> str:
+        """Return it as one line."""
+        return f"{'ok' if self.is_well else 'FAILED':<7} {self.name:<15} {self.figure}   ({seconds:.1f} s)"
+
+
+def examine(options: argparse.Namespace) -> int:
+    """Run every check, print a line for each, and return OK only if all is well."""
+    print(f"Stagegate {__version__}, {platform.platform()}", flush=True)
+    failed = []
+    for check in _checks(skip_learning=options.skip_learning):
+        begun = time.perf_counter()
+        found = check()
+        print(found.line(time.perf_counter() - begun), flush=True)
+        failed += [] if found.is_well else [found.name]
+    if failed:
+        print(f"FAILED: {', '.join(failed)}. Do not trust models or reports made here.", file=sys.stderr)
+        return UNEXPECTED
+    print("all is well" + (" (learning was not checked)" if options.skip_learning else ""))
+    return OK
+
+
+def _checks(*, skip_learning: bool) -> Iterator[Callable[[], Diagnosis]]:
+    yield versions
+    yield threads
+    with tempfile.TemporaryDirectory(prefix="stagegate-doctor-") as folder:
+        path = Path(folder) / f"{SYMBOL}.csv"
+        write_raw_csv(generate("planted", SESSIONS, 3), path)
+        table, instrument = read_table(path), load_instruments().find(SYMBOL).instrument
+        yield lambda: look_ahead(table, path, instrument)
+        yield lambda: planted_leaks(table, path, instrument)
+    yield one_kernel
+    if not skip_learning:
+        yield learning
+
+
+def versions() -> Diagnosis:
+    """Say which versions are installed; torch has to be one that loads model files safely."""
+    installed = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    release = tuple(int(part) for part in version("torch").split("+")[0].split(".")[:2])
+    oldest = ".".join(str(part) for part in OLDEST_SAFE_TORCH)
+    is_safe = release >= OLDEST_SAFE_TORCH
+    figure = f"Python {platform.python_version()}, {installed}"
+    return Diagnosis(
+        "versions", is_safe, figure if is_safe else f"{figure}; torch has to be {oldest} or newer"
+    )
+
+
+def threads() -> Diagnosis:
+    """Say how many threads sums are spread over; with more than one, runs cannot be repeated bit for bit."""
+    counts = {"torch": torch.get_num_threads(), "numba": numba.get_num_threads()}
+    figure = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return Diagnosis("threads", set(counts.values()) == {1}, f"{figure} (1 each is needed)")
+
+
+def look_ahead(table: RawTable, path: Path, instrument: Instrument) -> Diagnosis:
+    """Check every step from raw file to verdict on a made-up market."""
+    report = check_lookahead(table, path, SYMBOL, instrument, cuts=CUTS)
+    tests = sum(finding.tests for finding in report.findings)
+    names = [finding for finding in report.findings if finding.warm_up_bars is not None]
+    slow = [finding.item for finding in names if finding.verdict != "clean"]
+    figure = f"{tests:,} comparisons at {CUTS} cuts, {len(names)} features"
+    if report.faults:
+        figure += "; " + "; ".join(f"{fault.piece}, {fault.item}: {fault.remark}" for fault in report.faults)
+    elif slow:
+        figure += f"; not clean: {', '.join(slow)}"
+    else:
+        figure += ", no difference"
+    return Diagnosis("look-ahead", not report.faults and not slow, figure)
+
+
+def planted_leaks(table: RawTable, path: Path, instrument: Instrument) -> Diagnosis:
+    """Check that the same check catches every planted leak, and blames the step that makes it."""
+    missed = []
+    for name, leak in LEAKS.items():
+        spoiled = leak.spoil(table) if leak.spoil else table
+        report = check_lookahead(spoiled, path, SYMBOL, instrument, chain=leak.chain, cuts=CUTS_PER_LEAK)
+        missed += [] if report.guilty_pieces == (leak.piece,) else [name]
+    figure = f"{len(LEAKS) - len(missed)} of {len(LEAKS)} caught"
+    return Diagnosis("planted leaks", not missed, figure + (f"; not: {', '.join(missed)}" if missed else ""))
+
+
+def one_kernel() -> Diagnosis:
+    """Let both environments and the backtest trade the same random actions, and compare every bit."""
+    bars = to_bars(generate("noise_garch", 4, 11), "SYN_noise_garch_2")
+    table = compute_features(bars, load_instruments().find(bars.symbol).instrument)
+    scaler = fitted_scaler(table, table.names, np.arange(len(bars)), bars.symbol)
+    market = scaled_market(bars, table, table.names, scaler)
+    rules = TradingRules(
+        commission_rate=1e-4, slippage_rate=1e-4, stop_loss=1.0, take_profit=2.0, bar_volatility=6e-4
+    )
+    first = int(np.argmax(table.usable))
+    window = first, first + KERNEL_STEPS + 1
+    compared, differing = 0, []
+    for scheme, count in ACTION_COUNTS.items():
+        actions = generator(0, "doctor", "one kernel", scheme).integers(
+            0, count, (KERNEL_STEPS, KERNEL_ACCOUNTS)
+        )
+        lived = observed(market, window, rules, actions, scheme=scheme)
+        for account in range(KERNEL_ACCOUNTS):
+            replay = replay_actions(market, window, rules, actions[:, account], scheme=scheme)
+            paths = [("vector environment", lived["rewards"][:, account], lived["equity"][:, account])]
+            if account == 0:
+                paths.append(("single environment", lived["single rewards"], lived["single equity"]))
+            for name, rewards, equity in paths:
+                compared += len(rewards)
+                is_equal = (
+                    rewards.tobytes() == replay.rewards.tobytes()
+                    and equity.tobytes() == replay.equity[1:].tobytes()
+                )
+                differing += [] if is_equal else [f"{name}, {scheme}, account {account}"]
+    figure = f"{compared:,} steps of both environments equal the backtest bit for bit"
+    if differing:
+        figure = f"the backtest differs from: {'; '.join(differing)}"
+    return Diagnosis("one kernel", not differing, figure)
+
+
+def learning() -> Diagnosis:
+    """Train PPO on a market whose best policy is known."""
+    learned = learn("planted", cost_bp=0.5, steps=LEARNING_STEPS, seed=0)
+    figure = (
+        f"PPO earns {learned.earned:.3f} bp a bar on unseen bars, {learned.share:.2f} of the best policy "
+        f"(at least {LEARNING_SHARE:.2f})"
+    )
+    return Diagnosis("learning", learned.share >= LEARNING_SHARE, figure)
