@@ -36,7 +36,7 @@ from rl.features.pipeline import (
     market_clock,
 )
 from rl.features.scaler import FeatureScaler
-from rl.market.bars import Bars
+from rl.market.bars import Bars, readable_label
 from rl.market.calendars import calendar
 from rl.market.checks import counted
 from rl.market.instruments import Instrument
@@ -190,7 +190,7 @@ def check_lookahead(
         update={"checks": {**instrument.checks, **dict.fromkeys(_TOLERATED, "warn")}}
     )
     check = _Check(chain or Chain(), table, path, symbol, tolerant, model, seed)
-    check.windows_are_apart()
+    check.windows_are_apart(data_hash)
     check.scaler_knows_training_rows_only(data_hash)
     chosen = chosen_cuts(
         check.bars,
@@ -206,7 +206,7 @@ def check_lookahead(
     return LookaheadReport(
         symbol=symbol,
         bars=len(check.bars),
-        cuts=tuple(str(check.bars.label[cut]) for cut in chosen),
+        cuts=tuple(readable_label(check.bars, cut) for cut in chosen),
         model=check.model.description,
         findings=tuple(check.findings()),
         notes=tuple(dict.fromkeys(check.notes)),
@@ -364,26 +364,31 @@ class _Check:
 
     # ---- windows and scaler ------------------------------------------------------------------------------------
 
-    def windows_are_apart(self) -> None:
+    def windows_are_apart(self, data_hash: str | None) -> None:
         """Check that each window begins after all earlier ones have ended, and the embargo after that."""
         names = list(self._windows)
         look_back = longest_lookback_bars()
+        # A file that has lost bars since its model was trained may have lost some of the embargo.
+        is_same_file = self.model.data_hash is None or self.model.data_hash == data_hash
+        needed = self._embargo if is_same_file else 0
         for place, name in enumerate(names[1:], start=1):
+            item = f"{names[place - 1]} to {name}"
             end = max(int(self._windows[earlier].max()) for earlier in names[:place])
-            apart = int(self._windows[name].min()) - end - 1
-            tally = self._tally("windows", f"{names[place - 1]} to {name}")
+            begin = int(self._windows[name].min())
+            apart = begin - end - 1
+            tally = self._tally("windows", item)
             tally.tests += 1
             tally.remark = f"{counted(apart, 'bar')} apart, embargo {self._embargo}"
             if self._embargo < look_back:
                 tally.remark += (
                     f" (below the look-back of {look_back}: first features reach back, never forward)"
                 )
-            if apart < self._embargo:
-                text = f"{name} begins at bar {end + 1 + apart}, but an earlier window ends at bar {end}"
+            if apart < needed:
                 self._fault(
                     "windows",
-                    f"{names[place - 1]} to {name}",
-                    f"{text}; at least {self._embargo} bars have to lie between",
+                    item,
+                    f"{name} begins at bar {begin}, but an earlier window ends at bar {end}; at least {needed} bars "
+                    "have to lie between",
                 )
 
     def scaler_knows_training_rows_only(self, data_hash: str | None) -> None:
@@ -448,7 +453,7 @@ class _Check:
 
     def other_futures(self, bar: int) -> None:
         """Run the chain on every other future of one cut and compare what was known."""
-        label = str(self.bars.label[bar])
+        label = readable_label(self.bars, bar)
         memory = _Memory()
         rows = max(0, bar - LOCAL_BARS), min(len(self.bars), bar + 1 + BARS_AHEAD)
         for name, poison in POISONS.items():

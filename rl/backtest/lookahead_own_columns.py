@@ -32,8 +32,11 @@ CHANCE_DEVIATIONS = 4.5
 """Below so many standard deviations of chance (1 / sqrt(n)) nothing is suspected however large it looks."""
 
 FEWEST_OBSERVATIONS = 30
-RETURNS_KNOWN = 5
+RETURNS_KNOWN = 20
 """How many of the last returns count as known at a bar."""
+
+OUTLIER_DEVIATIONS = 10.0
+"""Rows further than so many median distances from what the prices explain are left out of the second fit."""
 
 SHARE_CONSTANT = 0.95
 """A column with one value in at least this share of the sessions is a daily one."""
@@ -155,7 +158,13 @@ def _freed(values: np.ndarray, known: np.ndarray) -> np.ndarray | None:
     size = float(np.abs(centred).max())
     if size == 0.0:
         return None
-    solution, *_ = np.linalg.lstsq(design, centred, rcond=None)
-    rest = centred - design @ solution
+    rest = centred
+    within = np.ones(len(values), dtype=np.bool_)
+    # A few wild rows, such as zeros before a series begins, would decide the fit; the second one leaves them out.
+    for _ in range(2):
+        solution, *_ = np.linalg.lstsq(design[within], centred[within], rcond=None)
+        rest = centred - design @ solution
+        distance = np.abs(rest - np.median(rest))
+        within = distance <= OUTLIER_DEVIATIONS * max(float(np.median(distance)), 1e-9 * size)
     # Numbers that lstsq explains to the last digits leave rounding, whose ranks mean nothing.
-    return rest if float(rest.std()) > 1e-9 * size else None
+    return rest if float(np.median(np.abs(rest))) > 1e-9 * size or float(rest.std()) > 1e-6 * size else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -86,3 +87,13 @@ class Bars:
         if self.volume is not None:
             columns["volume"] = self.volume
         return columns | {f"extra:{name}": values for name, values in self.extra.items()}
+
+
+def readable_label(bars: Bars, row: int) -> str:
+    """Return a bar's label as the raw file writes it, or its close in UTC where the file counts seconds."""
+    label = str(bars.label[row])
+    if not label.replace(".", "", 1).isdigit() or len(label) <= 8:
+        return label
+    return datetime.fromtimestamp(int(bars.close_time[row]) // 10**9, tz=UTC).strftime(
+        "%Y-%m-%d %H:%M:%S UTC"
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from rl.envs.scaled_market import bar_volatility, fitted_scaler, scaled_market
 from rl.features.pipeline import FeatureTable, longest_lookback_bars
 from rl.features.processed_store import load_processed
 from rl.features.scaler import FeatureScaler
-from rl.market.bars import Bars
+from rl.market.bars import Bars, readable_label
 from rl.market.calendars import calendar
 from rl.market.instruments import FoundInstrument
 from rl.market.splits import SplitPlan, Splits, longest_embargo, split_bars
@@ -69,16 +68,6 @@ class SymbolData:
         """Return the median number of bars of a session of the training window."""
         start, stop = self.window("train")
         return float(np.median(np.unique(self.bars.session[start:stop], return_counts=True)[1]))
-
-
-def readable_label(bars: Bars, row: int) -> str:
-    """Return a bar's label as the raw file writes it, or its close in UTC where the file counts seconds."""
-    label = str(bars.label[row])
-    if not label.replace(".", "", 1).isdigit() or len(label) <= 8:
-        return label
-    return datetime.fromtimestamp(int(bars.close_time[row]) // 10**9, tz=UTC).strftime(
-        "%Y-%m-%d %H:%M:%S UTC"
-    )
 
 
 def first_usable(usable: np.ndarray, start: int, stop: int, symbol: str, name: str) -> int:

@@ -13,6 +13,9 @@ import pytest
 import yaml
 
 from rl.backtest.config import BacktestConfig
+from rl.backtest.lookahead import PIECES
+from rl.backtest.lookahead_own_columns import NEXT_BAR_LIMIT, OWN_SESSION_LIMIT
+from rl.backtest.planted_leaks import LEAKS
 from rl.features.indicators import FEATURES
 from rl.market.calendars import CALENDARS
 from rl.market.checks import CHECKS
@@ -206,6 +209,15 @@ def test_markets_lists_what_traders_earn_who_end_the_day_flat_or_may_not_short()
             for find in (solve, solve_sessions)
         ]
         assert [float(cell) for cell in cells] == pytest.approx(found, abs=1e-3)
+
+
+def test_look_ahead_lists_every_step_every_planted_leak_and_the_limits():
+    name = "checking-for-look-ahead.md"
+    assert [plain(cell) for cell in the_table(name, "Step").column("Step")] == list(PIECES)
+    written = [(leak, plain(step), mistake) for leak, step, mistake in the_table(name, "Planted leak").rows]
+    assert written == [(leak, planted.piece, planted.mistake) for leak, planted in LEAKS.items()]
+    limits = the_table(name, "Compared with").column("Suspicious above")
+    assert [float(cell) for cell in limits] == [NEXT_BAR_LIMIT, OWN_SESSION_LIMIT]
 
 
 def test_a_setting_that_is_missing_unknown_or_has_another_default_is_noticed():

@@ -91,7 +91,7 @@ def test_what_the_prices_say_themselves_is_no_foreknowledge():
     assert np.corrcoef(last, following)[0, 1] < -0.5
     found = of_next_bar(last, bars)
     assert found.correlation is None
-    assert found.described() == f"next bar: says nothing beyond the prices ({len(bars) - 6:,})"
+    assert found.described() == f"next bar: says nothing beyond the prices ({len(bars) - 21:,})"
 
 
 def test_a_daily_value_of_its_own_session_is_suspected():
@@ -127,8 +127,8 @@ def test_days_have_no_session_of_their_own_to_look_into():
 
 
 def test_too_few_bars_say_nothing():
-    few = BARS.slice(0, 30)
-    found = of_next_bar(MOVE[:30], few)
+    few = BARS.slice(0, 60)
+    found = of_next_bar(MOVE[:60], few)
     assert found.correlation is None
     assert not found.is_suspicious
     assert "too few to tell" in found.described()
@@ -139,9 +139,9 @@ def test_a_constant_column_says_nothing():
 
 
 def test_few_bars_have_to_show_more_before_anything_is_suspected():
-    """60 bars correlate with chance by up to 0.4; the limit grows with the chance."""
+    """120 bars correlate with chance by up to 0.3; the limit grows with the chance."""
     for seed in range(200):
-        assert not of_next_bar(noise(seed, 60), BARS.slice(0, 60)).is_suspicious
+        assert not of_next_bar(noise(seed, 120), BARS.slice(0, 120)).is_suspicious
 
 
 def test_the_figure_stands_beside_its_limit():
