@@ -230,6 +230,10 @@ class _Tally:
         verdict = self.verdict or (CLEAN if self.tests else NOT_TESTED)
         if self.error is not None and self.error > TOLERANCE:
             verdict = FORGETS_TOO_SLOWLY
+            self.remark = (
+                f"{self.error:.0e} away from the value of all history: older bars than its last {self.warm_up_bars} "
+                "still count, so a live program has to load more of them"
+            )
         if self.differences:
             verdict = SEES_THE_FUTURE
         remark = self.remark

@@ -62,6 +62,7 @@ def test_a_feature_that_remembers_longer_than_it_says_is_named_but_sees_no_futur
     assert (rsi.verdict, rsi.warm_up_bars, rsi.is_fault) == (FORGETS_TOO_SLOWLY, 60, False)
     # (13/14)^46: what is left of the average's start after 60 bars.
     assert 1e-4 < rsi.warm_start_error < (13 / 14) ** 46
+    assert "older bars than its last 60 still count" in rsi.remark
     assert report.faults == ()
     assert finding(report, "adx").verdict == CLEAN
 
