@@ -85,12 +85,18 @@ def real_files() -> dict[str, Path]:
     return discover(Path(folder), lambda _symbol, _error: None) if folder else {}
 
 
-@pytest.mark.skipif(not os.environ.get(REAL_DATA), reason=f"{REAL_DATA} names no folder of raw files")
+NO_REAL_DATA = pytest.mark.skipif(
+    not os.environ.get(REAL_DATA), reason=f"set {REAL_DATA} to a folder of raw files to check them too"
+)
+
+
+@NO_REAL_DATA
 def test_the_real_files_were_found():
     assert real_files()
 
 
-@pytest.mark.parametrize("symbol", sorted(real_files()))
+@NO_REAL_DATA
+@pytest.mark.parametrize("symbol", sorted(real_files()) or ["none"])
 def test_nothing_from_a_real_file_to_the_verdict_sees_the_future(symbol):
     path = real_files()[symbol]
     instrument = load_instruments().find(symbol, path.parent.name).instrument
