@@ -519,10 +519,10 @@ def own_verdict(symbols: Sequence[Judged]) -> list[bool]:
     return [each.promotion == "PASS" for each in symbols]
 
 
-def family_verdict(symbols: Sequence[Judged]) -> list[bool]:
+def family_verdict(symbols: Sequence[Judged], q: float = FALSE_DISCOVERY_RATE) -> list[bool]:
     """Promote who passes alone and survives Benjamini-Hochberg over the p values, each corrected for its attempt."""
     corrected = np.array([min(1.0, each.p * ALPHA / alpha_for_attempt(1, ALPHA)) for each in symbols])
-    survives = benjamini_hochberg(corrected, FALSE_DISCOVERY_RATE)
+    survives = benjamini_hochberg(corrected, q)
     return [each.promotion == "PASS" and bool(kept) for each, kept in zip(symbols, survives, strict=True)]
 
 
@@ -531,6 +531,7 @@ SYMBOL_RULES: dict[str, Callable[[Sequence[Judged]], list[bool]]] = {
     "p at most 5 % each": each_at_five_percent,
     "promotion gate, each alone": own_verdict,
     "promotion gate and Benjamini-Hochberg, q 5 %": family_verdict,
+    "promotion gate and Benjamini-Hochberg, q 10 %": partial(family_verdict, q=0.10),
 }
 
 
