@@ -32,8 +32,7 @@ from rl.common.seeding import generator
 from rl.common.threads import use_one_thread
 from rl.market.synthetic import generate, write_raw_csv
 from rl.reporting.tables import table_lines
-from rl.stages.evidence import alpha_for_attempt, benjamini_hochberg
-from rl.stages.gates import Verdict
+from rl.stages.gates import Verdict, across_symbols
 from rl.stages.plan import STAGES, load_plan
 
 PLAN = Path(__file__).resolve().parent / "plans" / "small.yaml"
@@ -44,7 +43,6 @@ PLANTED = "planted"
 PLANTED_PARAMS = {"r2": 0.02, "rho": 0.95}
 MOST_PROMOTED_OF_NOISE = 0.05
 LEAST_PROMOTED_OF_PLANTED = 0.90
-FALSE_DISCOVERY_RATE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,19 +160,10 @@ def outcome_of(market: Market, report: dict[str, Any]) -> dict[str, Any]:
 
 
 def promoted_together(results: Sequence[dict[str, Any]]) -> set[str]:
-    """Return which symbols one run of all of them would have promoted.
-
-    Benjamini-Hochberg over the p values of everybody judged, each corrected for its attempt.
-    """
-    judged = [result for result in results if result["promotion"]]
-    corrected = []
-    for result in judged:
-        p = 1.0 if result["p"] is None else result["p"]
-        corrected.append(min(1.0, p / alpha_for_attempt(result["attempt"], 1.0)))
-    survives = benjamini_hochberg(np.array(corrected), FALSE_DISCOVERY_RATE)
-    return {
-        result["symbol"] for result, kept in zip(judged, survives, strict=True) if result["promoted"] and kept
-    }
+    """Return which symbols one run of all of them would have promoted, by the product's rule for a run's symbols."""
+    judged = [Verdict.from_dict(result["promotion"]) for result in results if result["promotion"]]
+    settled = across_symbols(judged, load_plan(PLAN).evidence.false_discovery_rate)
+    return {verdict.symbol for verdict in settled if verdict.passed}
 
 
 def finished(market: Market, out: Path) -> dict[str, Any] | None:

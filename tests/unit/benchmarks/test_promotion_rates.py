@@ -20,19 +20,38 @@ from benchmarks.promotion_rates import (
     summary,
     train_market,
 )
+from rl.stages.gates import CriterionResult, Verdict
 from rl.stages.plan import Plan, load_plan
 
 
-def result(symbol: str, kind: str, *, p: float | None, promoted: bool, attempt: int = 1) -> dict:
-    judged = p is not None
+def verdict(symbol: str, p: float, attempt: int) -> Verdict:
+    """Return a promotion verdict in which everything is met but perhaps p."""
+    bar = 0.05 / (attempt * (attempt + 1))
+    edge = CriterionResult(name="p_no_edge", value=p, threshold=bar, direction="at most", met=p <= bar)
+    return Verdict(
+        outcome="PASS" if p <= bar else "INCONCLUSIVE",
+        level="promotion",
+        symbol=symbol,
+        stage="ppo",
+        criteria=(edge,),
+        trades=200,
+        sessions=60,
+        alpha_used=bar,
+        attempt=attempt,
+        window={},
+        reasons=(),
+        metrics={"expectancy": 1.0, "mean_trade_t": 2.0, "window_sessions": 60},
+    )
+
+
+def result(symbol: str, kind: str, *, p: float | None, attempt: int = 1) -> dict:
+    found = None if p is None else verdict(symbol, p, attempt)
     return {
         "symbol": symbol,
         "kind": kind,
         "stages": {"ppo": "PASS", "moe": "FAIL"},
-        "promoted": promoted,
-        "p": p,
-        "attempt": attempt if judged else None,
-        "promotion": {"outcome": "PASS" if promoted else "FAIL"} if judged else None,
+        "promoted": bool(found and found.passed),
+        "promotion": found.to_dict() if found else None,
         "cpu_seconds": 2.0,
     }
 
@@ -61,22 +80,21 @@ def test_the_small_plan_changes_budgets_and_never_a_gate():
 
 def test_one_run_of_all_markets_promotes_by_benjamini_hochberg():
     results = [
-        result("a", "planted", p=0.004, promoted=True),  # 0.008 after its attempt, at most 0.05 * 1 / 4
-        result("b", "planted", p=0.02, promoted=True),  # 0.04, above 0.05 * 2 / 4
-        result("c", "noise_garch", p=0.9, promoted=False),
-        result("d", "noise_garch", p=0.4, promoted=False),
-        result("e", "noise_garch", p=None, promoted=False),
+        result("a", "planted", p=0.004),  # 0.008 after its attempt, at most 0.05 * 1 / 4
+        result("b", "planted", p=0.02),  # 0.04, above 0.05 * 2 / 4
+        result("c", "noise_garch", p=0.9),
+        result("d", "noise_garch", p=0.4),
+        result("e", "noise_garch", p=None),
     ]
+    assert [each["promoted"] for each in results] == [True, True, False, False, False]
     assert promoted_together(results) == {"a"}
-    # A second look divides by 6 instead of 2: 0.024 is too much for the smallest of four.
-    assert (
-        promoted_together([result("a", "planted", p=0.004, promoted=True, attempt=2), *results[1:]]) == set()
-    )
+    # A second look multiplies by 6 instead of 2: 0.024 is too much for the smallest of four.
+    assert promoted_together([result("a", "planted", p=0.004, attempt=2), *results[1:]]) == set()
 
 
 def test_the_goals_are_five_per_cent_of_noise_and_ninety_of_planted():
-    noise = [result(f"n{n}", NOISE[n % 4], p=0.01, promoted=n < 5) for n in range(100)]
-    planted = [result(f"p{n}", "planted", p=0.001, promoted=n < 18) for n in range(20)]
+    noise = [result(f"n{n}", NOISE[n % 4], p=0.01 if n < 5 else 0.5) for n in range(100)]
+    planted = [result(f"p{n}", "planted", p=0.001 if n < 18 else 0.3) for n in range(20)]
     assert missed_goals([*noise, *planted]) == []
     noise[5]["promoted"] = True
     planted[17]["promoted"] = False
@@ -88,9 +106,9 @@ def test_the_goals_are_five_per_cent_of_noise_and_ninety_of_planted():
 
 def test_the_table_counts_by_kind_and_over_all_noise():
     results = [
-        result("a", "noise_gauss", p=0.001, promoted=True),
-        result("b", "bounce", p=None, promoted=False),
-        result("c", "planted", p=0.0001, promoted=True),
+        result("a", "noise_gauss", p=0.001),
+        result("b", "bounce", p=None),
+        result("c", "planted", p=0.0001),
     ]
     rows = [line.split() for line in summary(results)[2:]]
     assert rows == [
