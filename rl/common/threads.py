@@ -10,18 +10,23 @@ from __future__ import annotations
 import os
 import sys
 
-VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-"""What the numerical libraries read, once, while they are imported."""
+VARIABLES = {
+    "OMP_NUM_THREADS": "torch",
+    "OPENBLAS_NUM_THREADS": "numpy",
+    "MKL_NUM_THREADS": "numpy",
+    "NUMBA_NUM_THREADS": "numba",
+}
+"""What the numerical libraries read, once, while they are imported; and whose import that is."""
 
 
 def use_one_thread() -> None:
     """Keep numpy, numba and torch to one thread each. Entry points call this before anything else.
 
-    The variables only work before numpy is imported, so after that they are left alone; torch can be told
-    later and is, if somebody imported it already. This function itself imports neither.
+    A variable only works before its library is imported, so after that it is left alone; torch can be told
+    later and is, if somebody imported it already. This function itself imports none of them.
     """
-    if "numpy" not in sys.modules:
-        for variable in VARIABLES:
+    for variable, library in VARIABLES.items():
+        if library not in sys.modules:
             os.environ[variable] = "1"
     torch = sys.modules.get("torch")
     if torch is not None:

@@ -34,16 +34,25 @@ def test_the_variables_are_set_and_nothing_is_loaded():
     assert found == {**dict.fromkeys(NAMES, "1"), "loaded": []}
 
 
-def test_after_numpy_the_variables_are_left_alone():
+def test_after_numpy_only_its_own_variables_are_left_alone():
     found = run(
         "import json, os, sys, numpy; from rl.common.threads import use_one_thread; use_one_thread()" + REPORT
     )
-    assert found == {**dict.fromkeys(NAMES, "2"), "loaded": ["numpy"]}
+    others = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    assert found == {**dict.fromkeys(NAMES, "2"), **others, "loaded": ["numpy"]}
 
 
 def test_torch_and_numba_use_one_thread_afterwards():
     found = run(
         "import json; from rl.common.threads import use_one_thread; use_one_thread(); import torch, numba;"
+        "print(json.dumps({'torch': torch.get_num_threads(), 'numba': numba.get_num_threads()}))"
+    )
+    assert found == {"torch": 1, "numba": 1}
+
+
+def test_torch_and_numba_use_one_thread_where_numpy_was_there_before():
+    found = run(
+        "import json, numpy; from rl.common.threads import use_one_thread; use_one_thread(); import torch, numba;"
         "print(json.dumps({'torch': torch.get_num_threads(), 'numba': numba.get_num_threads()}))"
     )
     assert found == {"torch": 1, "numba": 1}
