@@ -13,7 +13,7 @@ import sys
 VARIABLES = {
     "OMP_NUM_THREADS": "torch",
     "OPENBLAS_NUM_THREADS": "numpy",
-    "MKL_NUM_THREADS": "numpy",
+    "MKL_NUM_THREADS": "torch",  # numpy from PyPI has OpenBLAS
     "NUMBA_NUM_THREADS": "numba",
 }
 """What the numerical libraries read, once, while they are imported; and whose import that is."""

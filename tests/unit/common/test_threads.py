@@ -38,7 +38,7 @@ def test_after_numpy_only_its_own_variables_are_left_alone():
     found = run(
         "import json, os, sys, numpy; from rl.common.threads import use_one_thread; use_one_thread()" + REPORT
     )
-    others = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    others = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     assert found == {**dict.fromkeys(NAMES, "2"), **others, "loaded": ["numpy"]}
 
 
