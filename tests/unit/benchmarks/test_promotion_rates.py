@@ -28,19 +28,20 @@ def verdict(symbol: str, p: float, attempt: int) -> Verdict:
     """Return a promotion verdict in which everything is met but perhaps p."""
     bar = 0.05 / (attempt * (attempt + 1))
     edge = CriterionResult(name="p_no_edge", value=p, threshold=bar, direction="at most", met=p <= bar)
+    beyond = CriterionResult(name="intercept", value=1e-4, threshold=0.0, direction="at least", met=True)
     return Verdict(
         outcome="PASS" if p <= bar else "INCONCLUSIVE",
         level="promotion",
         symbol=symbol,
         stage="ppo",
-        criteria=(edge,),
+        criteria=(edge, beyond),
         trades=200,
         sessions=60,
         alpha_used=bar,
         attempt=attempt,
         window={},
         reasons=(),
-        metrics={"expectancy": 1.0, "mean_trade_t": 2.0, "window_sessions": 60},
+        metrics={"expectancy": 1.0, "mean_trade_t": 2.0, "intercept_t": 2.0, "window_sessions": 60},
     )
 
 
