@@ -520,10 +520,13 @@ def own_verdict(symbols: Sequence[Judged]) -> list[bool]:
 
 
 def family_verdict(symbols: Sequence[Judged], q: float = FALSE_DISCOVERY_RATE) -> list[bool]:
-    """Promote who passes alone and survives Benjamini-Hochberg over the p values, each corrected for its attempt."""
-    corrected = np.array([min(1.0, each.p * ALPHA / alpha_for_attempt(1, ALPHA)) for each in symbols])
-    survives = benjamini_hochberg(corrected, q)
-    return [each.promotion == "PASS" and bool(kept) for each, kept in zip(symbols, survives, strict=True)]
+    """Promote who passes alone and survives Benjamini-Hochberg over the p values, each corrected for its attempt.
+
+    Whoever does not pass alone counts with a p of 1, as in `rl.stages.gates.across_symbols`.
+    """
+    cost = ALPHA / alpha_for_attempt(1, ALPHA)
+    claimed = [min(1.0, each.p * cost) if each.promotion == "PASS" else 1.0 for each in symbols]
+    return benjamini_hochberg(np.array(claimed), q).tolist()
 
 
 SYMBOL_RULES: dict[str, Callable[[Sequence[Judged]], list[bool]]] = {

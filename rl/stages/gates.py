@@ -408,8 +408,9 @@ def across_symbols(verdicts: Sequence[Verdict], q: float) -> list[Verdict]:
     says how many more sessions would be needed for it to survive beside the others as they are. Every verdict
     keeps its own p, alpha and attempt, and gains `context["family"]`: `symbols` and their `p`, `q`, its own
     `corrected_p`, the `rank_threshold` that had to be met, and `survived`. All symbols that were judged count,
-    also those that failed or could not be tested. The order does not matter. One symbol alone is no family:
-    there the symbol's own test is enough.
+    also those that failed or could not be tested; but only what would be promoted can be a discovery. The small
+    p of a symbol that misses another criterion would otherwise make room for others without an edge. The order
+    does not matter. One symbol alone is no family: there the symbol's own test is enough.
 
     Args:
         verdicts: Of `promotion_verdict`, one per symbol.
@@ -427,17 +428,18 @@ def across_symbols(verdicts: Sequence[Verdict], q: float) -> list[Verdict]:
     if not 0.0 < q <= 0.5:
         raise ValueError(f"q has to lie in (0, 0.5], but is {q}")
     p_values = np.array([corrected_p(verdict) for verdict in verdicts])
-    survives = benjamini_hochberg(p_values, q)
+    claimed = np.where([verdict.passed for verdict in verdicts], p_values, math.nan)
     by_name = sorted(range(len(symbols)), key=symbols.__getitem__)
     settled = []
     for place, verdict in enumerate(verdicts):
+        threshold = _rank_threshold(claimed, place, q)
         family = {
             "symbols": [symbols[each] for each in by_name],
             "p": [_known(p_values[each]) for each in by_name],
             "q": q,
             "corrected_p": _known(p_values[place]),
-            "rank_threshold": _rank_threshold(p_values, place, q),
-            "survived": bool(survives[place]),
+            "rank_threshold": threshold,
+            "survived": bool(p_values[place] <= threshold),
         }
         if len(verdicts) == 1 and verdict.criterion(_EDGE).met:
             whole = verdict.alpha_used * verdict.attempt * (verdict.attempt + 1)

@@ -119,6 +119,32 @@ def test_a_fail_stays_a_fail_and_counts_among_the_judged():
     assert outcomes([promotion_of("A", t_of(0.02)), losing]) == ["INCONCLUSIVE", "FAIL"]
 
 
+def test_a_small_p_that_may_not_be_promoted_makes_no_room_for_others():
+    """Five sound edges that miss another criterion would let a corrected p of 0.02 pass as the sixth smallest of 11."""
+    missed = [
+        promotion_of(symbol, 9.0, outcome="FAIL", reasons=("win_rate is missed.",)) for symbol in "BCDEF"
+    ]
+    others = family(0.01, *[0.5] * 5)
+    others = [others[0], *(replace(each, symbol=f"{each.symbol}2") for each in others[1:])]
+    settled = across_symbols([*others, *missed], 0.05)
+    assert others[0].passed
+    assert settled[0].outcome == "INCONCLUSIVE"
+    assert settled[0].context["family"]["rank_threshold"] == pytest.approx(0.05 / 11)
+    # What was missed was not the edge, and the verdict still says so.
+    assert all(each.outcome == "FAIL" and each.context["family"]["survived"] for each in settled[-5:])
+
+
+def test_of_models_promoted_beside_sound_ones_that_fail_few_are_worthless():
+    """All ten without an edge beside ten that miss another criterion: every promotion is a false one."""
+    rng = np.random.default_rng(12)
+    missed = [promotion_of(f"M{place}", 9.0, outcome="FAIL", reasons=("missed",)) for place in range(10)]
+    runs, false = 200, 0
+    for _ in range(runs):
+        worthless = [promotion_of(symbol, float(rng.standard_t(59))) for symbol in "ABCDEFGHIJ"]
+        false += any(verdict.passed for verdict in across_symbols([*worthless, *missed], 0.05))
+    assert false / runs <= 0.05
+
+
 def test_what_could_not_be_tested_is_never_promoted_but_counts():
     settled = across_symbols([promotion_of("A", t_of(0.02)), untested("B")], 0.05)
     assert [verdict.outcome for verdict in settled] == ["INCONCLUSIVE", "INCONCLUSIVE"]
