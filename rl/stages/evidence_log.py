@@ -16,6 +16,7 @@ import gzip
 import hashlib
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,7 +209,7 @@ def read_action_log(path: Path) -> ActionLog:
             if tuple(header) != _COLUMNS:
                 raise ValueError(f"its columns are {', '.join(header)}")
             return _parsed(rows)
-    except (OSError, EOFError, ValueError, IndexError) as error:
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as an action log: {error}") from error
 
 

@@ -132,6 +132,22 @@ def test_a_cut_off_or_missing_log_is_refused(tmp_path):
         read_action_log(path)
 
 
+def test_no_flipped_byte_of_a_log_is_more_than_a_refusal(tmp_path):
+    """Damage inside the compressed stream is told by zlib, in an error of its own."""
+    path = tmp_path / "log.csv.gz"
+    test_the_log_by_hand(tmp_path)
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            read_action_log(path)
+        except DataError:
+            refused += 1
+    # A header byte or two (time, system) means nothing; all the rest is covered by gzip's checksum.
+    assert refused >= len(whole) - 8
+
+
 def test_the_same_actions_give_the_same_bytes_whenever_and_wherever_they_are_written(tmp_path, monkeypatch):
     data = small_symbol(PLAN, sessions=40)
     first = logged(data, traded(data), tmp_path / "one" / "log.csv.gz")
