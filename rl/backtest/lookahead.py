@@ -449,9 +449,13 @@ class _Check:
     def _note_warm_start(self, name: str, value: float, cut: int, bars: int | None) -> None:
         known = float(self.table.values[cut, self.table.names.index(name)])
         tally = self._tally("features", name)
+        tally.warm_up_bars = bars if bars is not None else tally.warm_up_bars
+        if np.isnan(value):
+            tally.verdict = FORGETS_TOO_SLOWLY
+            tally.remark = f"its last {tally.warm_up_bars} bars alone give no value at all: a live program has to load more of them"
+            return
         error = abs(value - known) / max(1.0, abs(known))
         tally.error = max(error, tally.error or 0.0)
-        tally.warm_up_bars = bars if bars is not None else tally.warm_up_bars
 
     # ---- other futures -----------------------------------------------------------------------------------------
 

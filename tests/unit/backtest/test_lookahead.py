@@ -67,6 +67,20 @@ def test_a_feature_that_remembers_longer_than_it_says_is_named_but_sees_no_futur
     assert finding(report, "adx").verdict == CLEAN
 
 
+def test_a_feature_without_a_value_from_the_bars_it_names_is_no_clean_one(monkeypatch, path):
+    """A mean over 240 bars has none after 100; that it is not a number must not pass for no difference."""
+    hasty = tuple(
+        replace(feature, lookback_bars=100) if feature.name == "range_position_240" else feature
+        for feature in FEATURES
+    )
+    monkeypatch.setattr(pipeline, "FEATURES", hasty)
+    report = checked(path)
+    found = finding(report, "range_position_240")
+    assert (found.verdict, found.warm_up_bars, found.is_fault) == (FORGETS_TOO_SLOWLY, 100, False)
+    assert "its last 100 bars alone give no value at all" in found.remark
+    assert finding(report, "range_position_60").verdict == CLEAN
+
+
 # ---- what a file decides as a whole ----------------------------------------------------------------------------
 
 
