@@ -452,7 +452,9 @@ class _Check:
         tally.warm_up_bars = bars if bars is not None else tally.warm_up_bars
         if np.isnan(value):
             tally.verdict = FORGETS_TOO_SLOWLY
-            tally.remark = f"its last {tally.warm_up_bars} bars alone give no value at all: a live program has to load more of them"
+            tally.remark = (
+                f"its last {tally.warm_up_bars} bars alone give no value; a live program has to load more"
+            )
             return
         error = abs(value - known) / max(1.0, abs(known))
         tally.error = max(error, tally.error or 0.0)

@@ -77,7 +77,7 @@ def test_a_feature_without_a_value_from_the_bars_it_names_is_no_clean_one(monkey
     report = checked(path)
     found = finding(report, "range_position_240")
     assert (found.verdict, found.warm_up_bars, found.is_fault) == (FORGETS_TOO_SLOWLY, 100, False)
-    assert "its last 100 bars alone give no value at all" in found.remark
+    assert "its last 100 bars alone give no value" in found.remark
     assert finding(report, "range_position_60").verdict == CLEAN
 
 
