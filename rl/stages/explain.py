@@ -25,6 +25,11 @@ from rl.stages.plan import Criteria
 PURPOSES = ("progress", "adaptation", "promotion")
 """What looks are taken for, in the order of a model's way."""
 
+_COPIED = ("context.", "window.name", "window.data_hash", "metrics.episodes", "symbol", "stage", "level")
+"""Places of a verdict that ledger and evidence cannot give again: they are taken from the stored one."""
+
+_FAMILY = "context.family."
+
 TOLERANCE = 1e-12
 """Relative difference up to which two figures agree."""
 
@@ -43,7 +48,7 @@ class Explanation:
     evidence: tuple[str, ...]
     """Files it was recomputed from."""
     compared: int
-    """Figures and texts compared."""
+    """Figures and texts compared; what could only be copied from the ledger is not among them."""
     differences: tuple[str, ...]
     """What does not agree, or why nothing could be recomputed; empty where everything agrees."""
     notes: tuple[str, ...] = ()
@@ -135,7 +140,7 @@ def _explained(
         differences.append(f"cannot be recomputed: {type(error).__name__}: {error}")
     compared = 0
     if recomputed is not None:
-        compared, found = _compared(stored.to_dict(), recomputed.to_dict())
+        compared, found = _compared_again(stored, recomputed)
         differences += found
     if line["purpose"] == "promotion":
         run = stored.context.get("run")
@@ -148,13 +153,12 @@ def _explained(
             settled = _as_settled(stored, settlements[-1])
             if recomputed is not None:
                 recomputed, found = _settled_again(ledger, entries, recomputed, settlements[-1])
-                more, of_the_family = _compared(settled.to_dict(), recomputed.to_dict())
-                compared += more
+                # All that was compared before, and the family.
+                compared, of_the_family = _compared_again(settled, recomputed)
                 differences += [each for each in [*found, *of_the_family] if each not in differences]
             stored = settled
     if model_verdict and _is_of(model_verdict, stored):
-        more, found = _compared(dict(model_verdict), stored.to_dict())
-        compared += more
+        _, found = _compared(dict(model_verdict), stored.to_dict())
         differences += [f"the model's file and the ledger differ: {each}" for each in found]
     return Explanation(
         purpose=line["purpose"],
@@ -272,7 +276,10 @@ def _settled_again(
 
 def _compared(stored: Mapping[str, Any], recomputed: Mapping[str, Any]) -> tuple[int, list[str]]:
     """Return how many figures and texts were compared, and which differ."""
-    one, other = dict(_leaves(stored)), dict(_leaves(recomputed))
+    return _differing(dict(_leaves(stored)), dict(_leaves(recomputed)))
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> tuple[int, list[str]]:
     places = [*one, *(place for place in other if place not in one)]
     found = [
         f"{place}: stored {_shown(one, place)}, recomputed {_shown(other, place)}"
@@ -280,6 +287,20 @@ def _compared(stored: Mapping[str, Any], recomputed: Mapping[str, Any]) -> tuple
         if place not in one or place not in other or not _agree(one[place], other[place])
     ]
     return len(places), found
+
+
+def _compared_again(stored: Verdict, recomputed: Verdict) -> tuple[int, list[str]]:
+    """Return how many places of a verdict were recomputed, and which differ; what was copied proves nothing."""
+
+    def own(verdict: Verdict) -> dict[str, Any]:
+        leaves = dict(_leaves(verdict.to_dict()))
+        return {
+            place: value
+            for place, value in leaves.items()
+            if place.startswith(_FAMILY) or not place.startswith(_COPIED)
+        }
+
+    return _differing(own(stored), own(recomputed))
 
 
 def _shown(leaves: Mapping[str, Any], place: str) -> str:

@@ -58,7 +58,8 @@ def explanation_lines(found: Explanation) -> list[str]:
     if found.agrees:
         files = " and ".join(found.evidence)
         lines.append(
-            f"AGREES: {found.compared} figures and texts recomputed from {files} and the ledger are as stored."
+            f"AGREES: {found.compared} figures and texts recomputed from {files} and the ledger are as stored. "
+            "Seed, costs, code version, null bank and hash of the raw file are what the ledger says, not checked."
         )
     else:
         lines += ["DIFFERS:", *(f"  {each}" for each in found.differences)]

@@ -160,6 +160,22 @@ def test_recomputed_figures_are_those_stored_to_twelve_digits(place):
     assert again == pytest.approx(stored, rel=1e-12, abs=0.0)
 
 
+def test_what_is_copied_from_the_ledger_is_not_counted_as_recomputed(place):
+    """Seed, costs and null bank are taken over as stored; that they are equal then proves nothing."""
+
+    def places(value) -> int:
+        if isinstance(value, (dict, list)) and value:
+            return sum(map(places, value.values() if isinstance(value, dict) else value))
+        return 1
+
+    for symbol, weights, verdict in place.models.values():
+        for found in explained(place.ledger, symbol, weights, verdict):
+            stored = found.stored.to_dict()
+            copied = {name: value for name, value in stored["context"].items() if name != "family"}
+            assert len(copied) > 5
+            assert found.compared <= places(stored) - places(copied)
+
+
 def test_a_verdict_says_all_that_it_was_computed_by(place):
     for found in place.explain().values():
         verdict = found.stored
