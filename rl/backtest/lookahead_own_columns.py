@@ -28,6 +28,13 @@ OWN_SESSION_LIMIT = 0.45
 """The same for a column with one value per session and the rest of that session: 20 % of its variance. A session is one
 draw, so a true signal of a whole day may be stronger than that of a bar."""
 
+HORIZONS = (5, 20, 60, 240)
+"""Bars ahead over which moves are asked about too: a label of many bars says little of the first of them."""
+
+HORIZON_LIMIT = 0.65
+"""The same for the move of so many bars: 42 % of its variance. A label of any length up to 240 bars shows 0.6 to 1 with
+one of them; a true signal that lasts adds up as well, and shows up to 0.5 (three times the strongest planted one)."""
+
 CHANCE_DEVIATIONS = 4.5
 """Below so many standard deviations of chance (1 / sqrt(n)) nothing is suspected however large it looks."""
 
@@ -52,7 +59,7 @@ class Foreknowledge:
     """Largest absolute value that is believed, for this number of observations."""
     observations: int
     of: str
-    """What follows: `next bar` or `own session`."""
+    """What follows: `next bar`, `next 20 bars` or `own session`."""
     was_enough: bool = True
     """False where there were too few observations to compare."""
 
@@ -73,14 +80,17 @@ class Foreknowledge:
 def foreknowledge(bars: Bars, column: np.ndarray) -> list[Foreknowledge]:
     """Return how much a column knows of the next bar and, where it is a daily one, of the rest of its own session.
 
+    Of moves over `HORIZONS` only those are told of which it knows too much.
+
     Args:
         bars: The symbol. (T,)
         column: Its x_ column. (T,)
     """
-    found = [_of_next_bar(bars, column)]
+    found = [_of_next_bars(bars, column, 1, NEXT_BAR_LIMIT)]
     if not bars.is_daily and _is_daily(bars, column):
         found.append(_of_own_session(bars, column))
-    return found
+    further = [_of_next_bars(bars, column, ahead, HORIZON_LIMIT) for ahead in HORIZONS if ahead < len(bars)]
+    return found + [one for one in further if one.is_suspicious]
 
 
 def _scale(bars: Bars) -> np.ndarray:
@@ -88,11 +98,13 @@ def _scale(bars: Bars) -> np.ndarray:
     return np.log(bars.close) if bars.close.min() > 0 else bars.close
 
 
-def _of_next_bar(bars: Bars, column: np.ndarray) -> Foreknowledge:
+def _of_next_bars(bars: Bars, column: np.ndarray, ahead: int, limit: float) -> Foreknowledge:
     price = _scale(bars)
     move = np.diff(price, prepend=np.nan)
     known = np.column_stack([price, *(lagged(move, lag) for lag in range(RETURNS_KNOWN))])
-    return _compared(column[:-1], move[1:], known[:-1], NEXT_BAR_LIMIT, "next bar")
+    following = price[ahead:] - price[:-ahead]
+    what = "next bar" if ahead == 1 else f"next {ahead} bars"
+    return _compared(column[:-ahead], following, known[:-ahead], limit, what, bars_of_each=ahead)
 
 
 def _of_own_session(bars: Bars, column: np.ndarray) -> Foreknowledge:
@@ -126,7 +138,13 @@ def _is_daily(bars: Bars, column: np.ndarray) -> bool:
 
 
 def _compared(
-    column: np.ndarray, following: np.ndarray, known: np.ndarray, plausible: float, of: str
+    column: np.ndarray,
+    following: np.ndarray,
+    known: np.ndarray,
+    plausible: float,
+    of: str,
+    *,
+    bars_of_each: int = 1,
 ) -> Foreknowledge:
     """Return the partial rank correlation of a column with what follows, over the rows that are complete.
 
@@ -136,10 +154,11 @@ def _compared(
         known: What was known from the prices. (n, k)
         plausible: Largest correlation believed on many observations.
         of: What follows, in words.
+        bars_of_each: Bars that each move covers; moves that overlap are so many times fewer draws.
     """
     complete = np.isfinite(column) & np.isfinite(following) & np.isfinite(known).all(axis=1)
     count = int(complete.sum())
-    limit = max(plausible, CHANCE_DEVIATIONS / float(np.sqrt(max(1, count))))
+    limit = max(plausible, CHANCE_DEVIATIONS * float(np.sqrt(bars_of_each / max(1, count))))
     if count < FEWEST_OBSERVATIONS + known.shape[1]:
         return Foreknowledge(None, limit, count, of, was_enough=False)
     left = [_freed(values[complete], known[complete]) for values in (column, following)]

@@ -14,7 +14,7 @@ import yaml
 
 from rl.backtest.config import BacktestConfig
 from rl.backtest.lookahead import PIECES
-from rl.backtest.lookahead_own_columns import NEXT_BAR_LIMIT, OWN_SESSION_LIMIT
+from rl.backtest.lookahead_own_columns import HORIZON_LIMIT, NEXT_BAR_LIMIT, OWN_SESSION_LIMIT
 from rl.backtest.planted_leaks import LEAKS
 from rl.features.indicators import FEATURES
 from rl.market.calendars import CALENDARS
@@ -217,7 +217,7 @@ def test_look_ahead_lists_every_step_every_planted_leak_and_the_limits():
     written = [(leak, plain(step), mistake) for leak, step, mistake in the_table(name, "Planted leak").rows]
     assert written == [(leak, planted.piece, planted.mistake) for leak, planted in LEAKS.items()]
     limits = the_table(name, "Compared with").column("Suspicious above")
-    assert [float(cell) for cell in limits] == [NEXT_BAR_LIMIT, OWN_SESSION_LIMIT]
+    assert [float(cell) for cell in limits] == [NEXT_BAR_LIMIT, HORIZON_LIMIT, OWN_SESSION_LIMIT]
 
 
 def test_a_setting_that_is_missing_unknown_or_has_another_default_is_noticed():

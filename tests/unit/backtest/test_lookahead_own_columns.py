@@ -52,7 +52,23 @@ def test_an_edge_three_times_the_strongest_planted_one_is_still_believed():
     bars = to_bars(generate("planted", 200, 5, r2=0.06), "SYN_planted_2")
     found = of_next_bar(bars.extra["x_f1"], bars)
     assert found.correlation == pytest.approx(np.sqrt(0.06), abs=0.05)
-    assert not found.is_suspicious
+    assert not any(each.is_suspicious for each in foreknowledge(bars, bars.extra["x_f1"]))
+
+
+@pytest.mark.parametrize("ahead", [3, 5, 12, 20, 35, 60, 120])
+def test_a_label_of_many_bars_is_suspected_though_it_says_little_of_the_next_one(ahead):
+    """The return over the next so many bars, left in the file as a column: the commonest leak of all."""
+    bars = random_bars(12_000, 4, sigma=1e-3)
+    label = np.zeros(len(bars))
+    label[:-ahead] = np.log(bars.close[ahead:] / bars.close[:-ahead])
+    assert any(found.is_suspicious for found in foreknowledge(bars, label))
+
+
+def test_a_slow_column_that_has_nothing_to_do_with_the_prices_is_believed():
+    """Of two wanderers, few independent stretches are seen: they look alike by chance."""
+    for seed in range(20):
+        wanderer = np.cumsum(noise(seed))
+        assert not any(found.is_suspicious for found in foreknowledge(BARS, wanderer)), seed
 
 
 @pytest.mark.parametrize(
