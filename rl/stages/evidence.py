@@ -376,6 +376,10 @@ def window_hash(symbol: str, start_ns: int | np.integer, stop_ns: int | np.integ
 
 _KINDS = ("look", "verdict", "settlement")
 
+_SPOILED_BY = {"promotion": ("promotion", "test")}
+"""Looks for another purpose that count too, where the windows overlap: a promotion window that has moved into bars which
+backtests have opened is not one that nobody has looked at."""
+
 LEDGER_NAME = "evidence_ledger.jsonl"
 """In the reports folder: deleting models does not make windows fresh again."""
 
@@ -418,7 +422,7 @@ class EvidenceLedger:
                 the number it had: a look repeated after an interruption shows nothing new and costs nothing.
             span: Start and stop of the window, UTC nanoseconds. If given, looks of the same symbol and
                 purpose at windows that overlap it in time count too, since overlapping windows are not fresh
-                data.
+                data. For a promotion, so do looks at test windows.
             fields: Whatever else the line should say; JSON-able, finite numbers.
 
         Raises:
@@ -432,7 +436,8 @@ class EvidenceLedger:
             known = _looks(entries, symbol, window_hash, purpose, span)
             if subject is not None:
                 for entry in known:
-                    if entry["window_hash"] == window_hash and entry.get("subject") == subject:
+                    same = entry["purpose"] == purpose and entry["window_hash"] == window_hash
+                    if same and entry.get("subject") == subject:
                         return int(entry["attempt"])
             attempt = 1 + max((int(entry["attempt"]) for entry in known), default=0)
             self._append(
@@ -475,7 +480,11 @@ class EvidenceLedger:
     ) -> None:
         with self._locked() as file:
             entries, torn = self._read(file)
-            looks = _looks(entries, symbol, window_hash, purpose, None)
+            looks = [
+                look
+                for look in _looks(entries, symbol, window_hash, purpose, None)
+                if look["purpose"] == purpose
+            ]
             if attempt not in [look["attempt"] for look in looks]:
                 raise DataError(
                     f"{self.path} holds no look number {attempt} at this window of {symbol} for {purpose}; "
@@ -637,7 +646,9 @@ def _looks(
     entries: list[dict[str, Any]], symbol: str, window_hash: str, purpose: str, span: tuple[int, int] | None
 ) -> list[dict[str, Any]]:
     def counts(entry: Mapping[str, Any]) -> bool:
-        if entry["kind"] != "look" or entry["symbol"] != symbol or entry["purpose"] != purpose:
+        if entry["kind"] != "look" or entry["symbol"] != symbol:
+            return False
+        if entry["purpose"] not in _SPOILED_BY.get(purpose, (purpose,)):
             return False
         other = entry.get("span")
         overlaps = span is not None and other is not None and span[0] <= other[1] and other[0] <= span[1]

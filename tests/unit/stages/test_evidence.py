@@ -18,6 +18,7 @@ from rl.stages.evidence import (
     EvidenceLedger,
     alpha_for_attempt,
     benjamini_hochberg,
+    counted_attempt,
     intercept_against,
     paired_test,
     profit_factor_excess,
@@ -524,3 +525,21 @@ def test_the_name_of_a_window_depends_on_symbol_bounds_and_data():
     }
     assert len(names) == 5
     assert window_hash("Nifty_2", np.int64(0), np.int64(1_000), "abc") == WINDOW
+
+
+def test_a_promotion_window_that_moved_into_an_opened_test_window_is_not_fresh(tmp_path):
+    """With windows as shares, a longer file moves promotion over bars that backtests of the last models have shown."""
+    ledger = EvidenceLedger(tmp_path / "ledger.jsonl")
+    for model in ("a", "b", "c"):
+        ledger.record("SPY", "old test", "test", subject=model, span=(100, 200))
+    assert ledger.record("SPY", "new promotion", "promotion", subject="d", span=(150, 250)) == 4
+    # The same once more is the same look; bars nobody has opened, and another symbol's, are fresh.
+    assert ledger.record("SPY", "new promotion", "promotion", subject="d", span=(150, 250)) == 4
+    assert ledger.record("SPY", "later", "promotion", subject="d", span=(300, 400)) == 1
+    assert ledger.record("QQQ", "new promotion", "promotion", subject="d", span=(150, 250)) == 1
+    # Promotion does not make backtests or progress dearer.
+    assert ledger.record("SPY", "test", "test", subject="d", span=(180, 260)) == 4
+    assert ledger.record("SPY", "validation", "progress", subject="d", span=(150, 250)) == 1
+    ledger.conclude("SPY", "new promotion", "promotion", 4, outcome="FAIL")
+    entries = ledger.entries()
+    assert counted_attempt(entries, entries[3]) == 4
