@@ -377,8 +377,8 @@ def window_hash(symbol: str, start_ns: int | np.integer, stop_ns: int | np.integ
 _KINDS = ("look", "verdict", "settlement")
 
 _SPOILED_BY = {"promotion": ("promotion", "test")}
-"""Looks for another purpose that count too, where the windows overlap: a promotion window that has moved into bars which
-backtests have opened is not one that nobody has looked at."""
+"""Looks for another purpose that count too, where the windows overlap: a promotion window that has moved into bars
+which backtests have opened is not one that nobody has looked at."""
 
 LEDGER_NAME = "evidence_ledger.jsonl"
 """In the reports folder: deleting models does not make windows fresh again."""
