@@ -134,12 +134,16 @@ def write_training_report(
 
 
 def _headline(outcomes: Sequence[SymbolOutcome]) -> str:
-    promoted = [
-        outcome.symbol for outcome in outcomes if outcome.promotion is not None and outcome.promotion.passed
-    ]
-    if not promoted:
+    passed = [outcome for outcome in outcomes if outcome.promotion is not None and outcome.promotion.passed]
+    promoted = [outcome.symbol for outcome in passed if outcome.final_file is not None]
+    unwritten = [outcome.symbol for outcome in passed if outcome.final_file is None]
+    if not passed:
         return f"None of {len(outcomes)} symbols has a model that showed an edge on its promotion window."
-    return f"{len(promoted)} of {len(outcomes)} symbols promoted on evidence: {', '.join(promoted)}."
+    text = f"{len(promoted)} of {len(outcomes)} symbols promoted on evidence"
+    text += f": {', '.join(promoted)}." if promoted else "."
+    return text + (
+        f" Passed, but no final model could be written: {', '.join(unwritten)}." if unwritten else ""
+    )
 
 
 def _text(outcomes: Sequence[SymbolOutcome], plan: Plan, notes: Sequence[str]) -> list[str]:

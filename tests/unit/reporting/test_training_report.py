@@ -189,9 +189,13 @@ def test_every_promotion_stands_with_its_p_what_correcting_made_of_it_and_whethe
     assert promotion_table([none]) == []
 
 
-def test_a_promotion_whose_file_could_not_be_written_is_not_called_promoted(outcome):
+def test_a_promotion_whose_file_could_not_be_written_is_not_called_promoted(outcome, tmp_path):
     passed = replace(outcome, promotion=replace(outcome.promotion, outcome="PASS"), final_file=None)
     assert "passed, but not written" in " ".join(" ".join(promotion_table([passed])).split())
+    _, found = written(tmp_path, passed)
+    assert found["headline"] == (
+        "0 of 1 symbols promoted on evidence. Passed, but no final model could be written: EDGE_15."
+    )
 
 
 def test_a_final_model_without_evidence_is_called_unproven(outcome):
