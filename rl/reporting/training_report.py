@@ -215,17 +215,79 @@ def _stage_text(stage: StageOutcome, plan: Plan) -> list[str]:
         lines += _expert_text(figures["experts"])
     if stage.stage == "maml":
         lines += _adaptation_text(stage)
+    lines += _worth_of_mixture(stage)
     if stage.champion is not None and plan.monitoring.compare_stages:
         lines.append(f"  {stage.champion.text}")
     return lines
 
 
-def _expert_text(usage: dict[str, Any]) -> list[str]:
-    weights = ", ".join(f"{share:.2f}" for share in usage["mean_gate_weight"])
-    return [
-        f"  experts on validation: gate weights {weights}; {usage['effective_experts']:.2f} in effect; divergence "
-        f"{usage['diversity']:.3f} nats; the gate changes its choice on {percent(usage['switching_rate'])} of bars"
+def _expert_text(found: dict[str, Any]) -> list[str]:
+    """Return what each expert did, who leads in which regime, and whether that is specialisation."""
+    use, known = found["use"], found["information"]
+    rows = []
+    for place, record in enumerate(found["experts"]):
+        out = found["knock_outs"][place]
+        rows.append(
+            [
+                str(place + 1),
+                number(record["gate_weight"]),
+                percent(record["leads"]),
+                *(percent(record[side], 0) for side in ("short", "flat", "long")),
+                percent(record["return_contribution"], 2),
+                number(record["mean_holding_bars"], 1),
+                "not in use" if out is None else percent(out["return_change"], 2),
+                "-" if out is None else percent(out["actions_changed"]),
+            ]
+        )
+    headings = [
+        "expert", "weight", "leads", "short", "flat", "long", "return", "holding", "return without", "decides else",
+    ]  # fmt: skip
+    lines = ["", f"  Experts on {found['window']}; regimes: {found['regime_source']}"]
+    lines += ["    " + line for line in table_lines(headings, rows)]
+    lines.append("")
+    shares = [
+        [
+            regime,
+            whole(bars),
+            *(
+                f"{number(each[row]['gate_weight'])} {percent(each[row]['leads'], 0):>6}"
+                for each in found["by_regime"]
+            ),
+        ]
+        for row, (regime, bars) in enumerate(zip(found["regimes"], found["regime_bars"], strict=True))
     ]
+    experts = [f"expert {place + 1}" for place in range(len(rows))]
+    lines += ["    " + line for line in table_lines(["weight, leads", "bars", *experts], shares)]
+    dispensable = [
+        str(place + 1)
+        for place, out in enumerate(found["knock_outs"])
+        if out is not None and out["is_dispensable"]
+    ]
+    lines += [
+        "",
+        f"  Leading expert and regime share {number(known['nats'], 3)} nats (NMI {number(known['normalised'])}, p "
+        f"{probability(known['p'])} by {whole(known['shifts'])} shifts in time).",
+        f"  {number(use['effective_experts'])} experts in effect; entropy of a bar's weights "
+        f"{number(use['gate_entropy'], 3)} nats; experts in use {number(use['divergence'], 3)} nats apart; the lead "
+        f"changes on {percent(use['switching_rate'])} of bars.",
+    ]
+    if dispensable:
+        lines.append(f"  Nothing is lost without expert {' or '.join(dispensable)}.")
+    return [*lines, f"  {found['verdict']}"]
+
+
+def _worth_of_mixture(stage: StageOutcome) -> list[str]:
+    """Return what stage 2 adds to stage 1, if anything; empty where there was no stage 1 to compare it with."""
+    if stage.stage != "moe" or stage.champion is None:
+        return []
+    first = STAGE_TITLES["ppo"]
+    if not stage.champion.replaces:
+        return [
+            f"  The mixture adds nothing over {first} that validation can show; the champion stays {first}."
+        ]
+    if stage.verdict.outcome == "FAIL":
+        return [f"  The mixture earned more than {first}, but failed its gate; the champion stays {first}."]
+    return [f"  The mixture earned more than {first} on validation, beyond chance."]
 
 
 def _adaptation_text(stage: StageOutcome) -> list[str]:

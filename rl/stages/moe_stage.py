@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import torch
-
-from rl.policies.actor_critic import ActorCritic, build_policy
-from rl.policies.mixture import MixtureRegulariser, diversity, warm_start_mixture
+from rl.policies.actor_critic import build_policy
+from rl.policies.mixture import MixtureRegulariser, warm_start_mixture
 from rl.stages.plan import Plan
 from rl.stages.policy_training import PolicyTraining
 from rl.stages.stage_model import StageModel
@@ -56,29 +53,3 @@ def moe_training(data: SymbolData, plan: Plan, parent: StageModel | None, *, see
     else:
         policy = build_policy(mixture_spec(data, plan, [ppo.hidden_dim] * ppo.hidden_layers), seed)
     return PolicyTraining("moe", data, plan, policy, seed=seed, auxiliary_loss=regulariser(plan))
-
-
-@torch.no_grad()
-def expert_usage(data: SymbolData, policy: ActorCritic, window: str) -> dict[str, Any]:
-    """Return how much each expert is used on a window, how sharply the gate chooses and how far experts differ.
-
-    The gate sees the market only, so its figures are exact; what experts would do is asked of a flat account.
-    """
-    start, stop = data.window(window)
-    market = data.market.features[start:stop]
-    observations = np.zeros((len(market), market.shape[1] + ACCOUNT_FEATURES), dtype=np.float32)
-    observations[:, : market.shape[1]] = market
-    # A flat account holds its whole equity in cash.
-    observations[:, -1] = 1.0
-    parts = policy.mixture_parts(torch.from_numpy(observations))
-    usage = parts.gate_probs.mean(0)
-    choice = parts.gate_probs.argmax(-1)
-    entropy = -(parts.gate_probs * parts.gate_probs.clamp_min(1e-12).log()).sum(-1).mean()
-    return {
-        "window": window,
-        "mean_gate_weight": [float(share) for share in usage],
-        "effective_experts": float(torch.exp(-(usage * usage.clamp_min(1e-12).log()).sum())),
-        "gate_entropy": float(entropy),
-        "switching_rate": float((choice[1:] != choice[:-1]).float().mean()),
-        "diversity": float(diversity(parts.expert_log_probs, usage)),
-    }

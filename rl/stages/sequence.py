@@ -28,12 +28,13 @@ from rl.stages.model_files import (
     write_model,
     write_unjudged,
 )
-from rl.stages.moe_stage import expert_usage, moe_training
+from rl.stages.moe_stage import moe_training
 from rl.stages.outcomes import Listener, StageOutcome, SymbolOutcome
 from rl.stages.plan import STAGES, Plan
 from rl.stages.policy_training import PolicyTraining, ppo_config
 from rl.stages.ppo_stage import ppo_training
 from rl.stages.promotion import judge_promotion
+from rl.stages.specialisation import specialisation
 from rl.stages.stage_model import STAGE_TITLES, StageModel
 from rl.stages.symbol_data import SymbolData
 
@@ -298,7 +299,9 @@ def _validation_figures(
     figures = figures_of(replay, run.data.market.session, run.data.sessions_per_year).as_dict()
     figures["mean_session_return"] = float(np.mean(returns))
     if model.policy_spec["encoder"] == "mixture":
-        figures["experts"] = expert_usage(run.data, model.policy(), "validation")
+        scheme, seed = run.plan.environment.action_scheme, run.plan.seed
+        found = specialisation(run.data, model, "validation", replay, scheme=scheme, seed=seed)
+        figures["experts"] = found.as_dict()
     return figures
 
 

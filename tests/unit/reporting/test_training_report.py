@@ -203,11 +203,99 @@ def test_a_final_model_without_evidence_is_called_unproven(outcome):
     assert "written UNPROVEN" in " ".join(" ".join(summary_table([unproven])).split())
 
 
-def test_experts_and_the_adaptation_curve_are_shown(outcome, tmp_path):
+def test_the_adaptation_curve_is_shown(outcome, tmp_path):
     text, _ = written(tmp_path, outcome)
-    assert "experts on validation: gate weights" in text
     assert "mean log growth in bp per bar after so many steps" in text
     assert "stage 2 fine-tuned" in text
+
+
+def with_experts(outcome: SymbolOutcome, **changes: Any) -> SymbolOutcome:
+    """Return the outcome with another finding about the experts of stage 2, and no stage 3."""
+    ppo, moe, _ = outcome.stages
+    experts = {**moe.validation["experts"], **changes}
+    moe = replace(moe, validation={**moe.validation, "experts": experts})
+    return replace(outcome, stages=(ppo, moe))
+
+
+def test_experts_are_shown_with_what_they_did_and_whether_they_specialise(outcome, tmp_path):
+    record = {
+        "gate_weight": 0.3125,
+        "leads": 0.405,
+        "short": 0.25,
+        "flat": 0.0,
+        "long": 0.75,
+        "return_contribution": -0.0123,
+        "mean_holding_bars": 7.25,
+    }
+    idle = {**record, "leads": 0.0, "short": None, "flat": None, "long": None, "mean_holding_bars": None}
+    known = with_experts(
+        outcome,
+        regime_source="x_regime",
+        regimes=["x_regime 0", "x_regime 1"],
+        regime_bars=[1200, 34],
+        experts=[record, idle],
+        by_regime=[[record, idle], [idle, record]],
+        knock_outs=[{"return_change": 0.0021, "actions_changed": 0.004, "is_dispensable": True}, None],
+        information={"nats": 0.1234, "normalised": 0.456, "p": 0.000999, "shifts": 1000},
+        use={
+            **outcome.stages[1].validation["experts"]["use"],
+            "effective_experts": 1.984,
+            "gate_entropy": 0.3456,
+            "divergence": 0.0789,
+            "switching_rate": 0.0314,
+        },
+        verdict="Experts specialise: so it is.",
+    )
+    text, found = written(tmp_path, known)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "Experts on validation; regimes: x_regime" in text
+    assert "1 0.31 40.5 % 25 % 0 % 75 % -1.23 % 7.2 0.21 % 0.4 %" in lines
+    assert "2 0.31 0.0 % - - - -1.23 % - not in use -" in lines
+    assert "x_regime 0 1,200 0.31 40 % 0.31 0 %" in lines
+    assert "x_regime 1 34 0.31 0 % 0.31 40 %" in lines
+    assert "share 0.123 nats (NMI 0.46, p 0.000999 by 1,000 shifts in time)" in text
+    assert "1.98 experts in effect; entropy of a bar's weights 0.346 nats" in text
+    assert "experts in use 0.079 nats apart; the lead changes on 3.1 % of bars" in text
+    assert "Nothing is lost without expert 1." in text
+    assert "Experts specialise: so it is." in text
+    shown = found["symbols"]["EDGE_15"]["stages"]["moe"]["validation"]["experts"]
+    assert shown["by_regime"] == [[record, idle], [idle, record]]
+
+
+def test_the_finding_about_the_experts_is_that_of_the_stage(outcome, tmp_path):
+    """Four episodes of training are not enough to part the experts, and the report says so."""
+    text, found = written(tmp_path, outcome)
+    experts = found["symbols"]["EDGE_15"]["stages"]["moe"]["validation"]["experts"]
+    assert experts["window"] == "validation"
+    assert [len(row) for row in experts["by_regime"]] == [3] * 4
+    assert experts["specialises"] is False
+    assert experts["verdict"] in text
+    assert "Experts do not specialise: " in text
+    total = sum(record["return_contribution"] for record in experts["experts"])
+    assert total == pytest.approx(outcome.stages[1].validation["total_return"], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("replaces", "gate", "sentence"),
+    [
+        (False, "PASS", "The mixture adds nothing over stage 1 (ppo) that validation can show; the champion stays"),
+        (False, "FAIL", "The mixture adds nothing over stage 1 (ppo) that validation can show; the champion stays"),
+        (True, "FAIL", "The mixture earned more than stage 1 (ppo), but failed its gate; the champion stays"),
+        (True, "PASS", "The mixture earned more than stage 1 (ppo) on validation, beyond chance."),
+        (None, "PASS", None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("compare", ["true", "false"])
+def test_what_the_mixture_adds_to_stage_1_is_said_even_if_it_is_nothing(
+    outcome, tmp_path, replaces, gate, sentence, compare
+):
+    ppo, moe, _ = outcome.stages
+    decision = None if replaces is None else replace(moe.champion, replaces=replaces)
+    judged = replace(moe, champion=decision, verdict=replace(moe.verdict, outcome=gate))
+    plan = small_plan(f"monitoring.compare_stages={compare}")
+    text, _ = written(tmp_path, replace(outcome, stages=(ppo, judged)), plan=plan)
+    said = [line.strip() for line in text.splitlines() if line.strip().startswith("The mixture ")]
+    assert [line.startswith(sentence) for line in said] == ([] if sentence is None else [True])
 
 
 def test_a_symbol_that_stopped_says_where_and_why(outcome, tmp_path):

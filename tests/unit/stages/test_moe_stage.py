@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 
-from rl.stages.moe_stage import expert_usage, mixture_spec, moe_training, regulariser
+from rl.features.pipeline import compute_features
+from rl.stages.moe_stage import mixture_spec, moe_training, regulariser
 from rl.stages.ppo_stage import ppo_training
 from rl.stages.stage_model import StageModel
 from rl.stages.symbol_data import SymbolData
 from rl.trading.kernel import ACCOUNT_FEATURES
+from tests.builders import an_instrument, random_bars
 from tests.unit.stages.small_symbol import edge_bars, small_plan, symbol_of
 
 PLAN = small_plan()
@@ -138,32 +138,36 @@ def test_a_trained_mixture_is_a_stage_2_model(data, parent):
     assert model.policy().is_mixture
 
 
-def test_an_untrained_gate_uses_all_experts_alike(data, parent):
-    policy = moe_training(data, PLAN, parent, seed=1)._policy
-    usage = expert_usage(data, policy, "validation")
-    assert usage["window"] == "validation"
-    assert usage["mean_gate_weight"] == pytest.approx([0.25] * 4)
-    assert usage["effective_experts"] == pytest.approx(4.0)
-    assert usage["gate_entropy"] == pytest.approx(math.log(4), rel=1e-6)
-    assert usage["switching_rate"] == 0.0
-    assert usage["diversity"] >= 0.0
+REGIME_FEATURES = {
+    "volatility_ratio_slow",
+    "volatility_level",
+    "return_autocorrelation",
+    "adx",
+    "efficiency",
+    "session_progress",
+    "time_of_day_sin",
+    "time_of_day_cos",
+    "x_regime_own",
+}
 
 
-def test_a_gate_that_sends_each_mood_to_its_own_expert_is_seen_to_do_so(data):
-    """Two experts, a gate that follows the sign of x_regime_mood: the mood is drawn anew each session of 25 bars."""
-    plan = small_plan("training_params.moe.num_experts=2", "training_params.moe.gating_temperature=1.0")
-    policy = moe_training(data, plan, None, seed=1)._policy
-    gate = {name: value for name, value in policy.named_parameters() if "gate" in name}
-    assert len(gate) == 4
+def test_each_regime_feature_and_no_other_input_moves_the_gate():
+    """All features of an intraday market with volume and columns of its own, then the account, one after the other."""
+    bars = random_bars(600, 3, with_volume=True, extra_names=("x_own", "x_regime_own"))
+    table = compute_features(bars, an_instrument())
+    data = symbol_of(bars, PLAN, table=table)
+    policy = moe_training(data, PLAN, None, seed=1)._policy
     with torch.no_grad():
-        for value in gate.values():
-            value.zero_()
-        hidden, out = [value for value in gate.values() if value.dim() == 2]
-        hidden[0, 0] = 100.0
-        out[0] = torch.tensor([50.0, -50.0])
-    usage = expert_usage(data, policy, "validation")
-    start, stop = data.window("validation")
-    likes_first = data.market.features[start:stop, 1] > 0
-    assert usage["mean_gate_weight"] == pytest.approx([likes_first.mean(), 1 - likes_first.mean()], abs=1e-3)
-    assert usage["switching_rate"] == pytest.approx(np.mean(likes_first[1:] != likes_first[:-1]), rel=1e-6)
-    assert usage["gate_entropy"] < 0.02
+        # A gate just made is uniform whatever it sees.
+        policy.actor.gate.layers()[-1][0].normal_(generator=torch.Generator().manual_seed(1))
+    seen = torch.randn((20, len(table.names) + ACCOUNT_FEATURES), generator=torch.Generator().manual_seed(2))
+    moved = set()
+    with torch.no_grad():
+        weights = policy.mixture_parts(seen).gate_probs
+        for column in range(seen.shape[1]):
+            others = seen.clone()
+            others[:, column] += 1.0
+            if not torch.equal(policy.mixture_parts(others).gate_probs, weights):
+                moved.add(column)
+    assert {table.names[column] for column in moved if column < len(table.names)} == REGIME_FEATURES
+    assert max(moved) < len(table.names)
