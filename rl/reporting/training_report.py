@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from rl.common.atomic_files import write_json, write_text
@@ -16,6 +17,7 @@ from rl.stages.symbol_data import SymbolData
 
 SCHEMA_VERSION = 1
 SYNTHETIC_PREFIX = "SYN_"
+TEXT_WIDTH = 116
 
 
 def windows_table(symbols: Sequence[SymbolData]) -> list[str]:
@@ -240,11 +242,15 @@ def _expert_text(found: dict[str, Any]) -> list[str]:
             ]
         )
     headings = [
-        "expert", "weight", "leads", "short", "flat", "long", "return", "holding", "return without", "decides else",
+        "expert", "weight", "leads", "short", "flat", "long", "return", "holding", "without it", "changed",
     ]  # fmt: skip
     lines = ["", f"  Experts on {found['window']}; regimes: {found['regime_source']}"]
     lines += ["    " + line for line in table_lines(headings, rows)]
-    lines.append("")
+    lines += [
+        "    Short to holding: of the bars an expert leads. Without it: change of the window's return when it is taken",
+        "    out; changed: share of decisions that come out differently then.",
+        "",
+    ]
     shares = [
         [
             regime,
@@ -267,13 +273,14 @@ def _expert_text(found: dict[str, Any]) -> list[str]:
         "",
         f"  Leading expert and regime share {number(known['nats'], 3)} nats (NMI {number(known['normalised'])}, p "
         f"{probability(known['p'])} by {whole(known['shifts'])} shifts in time).",
-        f"  {number(use['effective_experts'])} experts in effect; entropy of a bar's weights "
-        f"{number(use['gate_entropy'], 3)} nats; experts in use {number(use['divergence'], 3)} nats apart; the lead "
-        f"changes on {percent(use['switching_rate'])} of bars.",
+        f"  {number(use['effective_experts'])} experts in effect, {number(use['divergence'], 3)} nats apart; entropy of "
+        f"a bar's weights {number(use['gate_entropy'], 3)} nats; the lead changes on {percent(use['switching_rate'])} "
+        "of bars.",
     ]
     if dispensable:
         lines.append(f"  Nothing is lost without expert {' or '.join(dispensable)}.")
-    return [*lines, f"  {found['verdict']}"]
+    verdict = wrap(found["verdict"], TEXT_WIDTH, initial_indent="  ", subsequent_indent="    ")
+    return [*lines, *verdict]
 
 
 def _worth_of_mixture(stage: StageOutcome) -> list[str]:

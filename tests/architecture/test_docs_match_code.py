@@ -22,6 +22,7 @@ from rl.market.checks import CHECKS
 from rl.market.instruments import Instrument, InstrumentKeys, InstrumentsFile
 from rl.market.oracles import LONG_ONLY, LONG_SHORT, solve, solve_sessions
 from rl.market.synthetic import MARKETS
+from rl.stages import specialisation
 from rl.stages.plan import Plan
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -218,6 +219,19 @@ def test_look_ahead_lists_every_step_every_planted_leak_and_the_limits():
     assert written == [(leak, planted.piece, planted.mistake) for leak, planted in LEAKS.items()]
     limits = the_table(name, "Compared with").column("Suspicious above")
     assert [float(cell) for cell in limits] == [NEXT_BAR_LIMIT, HORIZON_LIMIT, OWN_SESSION_LIMIT]
+
+
+def test_mixture_lists_the_limit_of_every_collapse():
+    written = the_table("mixture.md", "Collapse")
+    limits = dict(zip(written.column("Collapse"), map(float, written.column("Limit")), strict=True))
+    assert limits == {
+        "one-hot gate": specialisation.MONOPOLY,
+        "unused experts": specialisation.LEAST_USAGE,
+        "lopsided gate": specialisation.LEAST_EFFECTIVE_SHARE,
+        "clones": specialisation.LEAST_DIVERGENCE,
+        "uniform gate": specialisation.MOST_ENTROPY_SHARE,
+        "constant gate": specialisation.LEAST_GATE_INFORMATION,
+    }
 
 
 def test_a_setting_that_is_missing_unknown_or_has_another_default_is_noticed():
