@@ -273,9 +273,9 @@ def _expert_text(found: dict[str, Any]) -> list[str]:
         "",
         f"  Leading expert and regime share {number(known['nats'], 3)} nats (NMI {number(known['normalised'])}, p "
         f"{probability(known['p'])} by {whole(known['shifts'])} shifts in time).",
-        f"  {number(use['effective_experts'])} experts in effect, {number(use['divergence'], 3)} nats apart; entropy of "
-        f"a bar's weights {number(use['gate_entropy'], 3)} nats; the lead changes on {percent(use['switching_rate'])} "
-        "of bars.",
+        f"  {number(use['effective_experts'])} experts in effect, {number(use['divergence'], 3)} nats apart; entropy "
+        f"of a bar's weights {number(use['gate_entropy'], 3)} nats; the lead changes on "
+        f"{percent(use['switching_rate'])} of bars.",
     ]
     if dispensable:
         lines.append(f"  Nothing is lost without expert {' or '.join(dispensable)}.")
