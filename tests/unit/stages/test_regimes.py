@@ -65,6 +65,14 @@ def test_a_column_of_many_values_is_cut_into_thirds_of_the_training_window():
     np.testing.assert_array_equal(found.labels[start:stop], place // 8)
 
 
+def test_a_value_on_a_limit_belongs_to_the_third_above():
+    mood = np.zeros(SESSIONS * 25)
+    # Of the 600 bars of training 150 lie below zero, the next 250 on it, where the limit of the first third is.
+    mood[:150], mood[400:600] = -np.arange(1, 151), np.arange(1, 201)
+    found = regimes_of(data_of(x_regime=mood))
+    assert [int((found.labels[:600] == third).sum()) for third in range(3)] == [150, 250, 200]
+
+
 def test_without_such_a_column_regimes_are_thirds_of_volatility_by_thirds_of_trend():
     count = SESSIONS * 25
     rng = np.random.default_rng(1)

@@ -29,7 +29,7 @@ from rl.stages.specialisation import (
 )
 from rl.stages.stage_model import StageModel, model_of
 from rl.stages.symbol_data import SymbolData
-from tests.unit.stages.small_symbol import edge_bars, small_plan, symbol_of
+from tests.unit.stages.small_symbol import edge_bars, edge_table, small_plan, symbol_of
 
 PLAN = small_plan()
 CAPITAL = 100_000.0
@@ -135,7 +135,16 @@ def test_experts_that_split_the_work_by_regime_are_seen_to_do_so(data):
     assert found.verdict().startswith("Experts specialise: who leads depends on the regime (")
 
 
-def test_what_the_account_does_is_counted_for_the_expert_that_leads(data):
+def quick_moods() -> SymbolData:
+    """Return a symbol whose mood is drawn anew on every bar, so that the lead seldom lasts."""
+    bars = edge_bars(sessions=200)
+    mood = np.random.default_rng(4).normal(size=len(bars))
+    return symbol_of(replace(bars, extra={**bars.extra, "x_regime_mood": mood}), PLAN)
+
+
+@pytest.mark.parametrize("moods_last", ["a session", "a bar"])
+def test_what_the_account_does_is_counted_for_the_expert_that_leads(data, moods_last):
+    data = data if moods_last == "a session" else quick_moods()
     policy = led_by_mood(data, [LONG, FLAT, SHORT])
     replay, third = replayed(data, policy), moods(data)
     found = specialisation(data, moe(policy), "validation", replay, scheme="target", seed=1)
@@ -185,6 +194,17 @@ def test_a_ruined_account_decides_nothing_more(data):
     found = specialisation(symbol, moe(policy), "validation", replay, scheme="target", seed=1)
     assert found.experts[0].short == 1.0
     assert found.experts[0].flat == 0.0
+
+
+def test_bars_without_features_on_which_nobody_decides_are_left_out():
+    bars = edge_bars(sessions=200)
+    start, stop = symbol_of(bars, PLAN).window("validation")
+    usable = np.ones(len(bars), dtype=bool)
+    usable[start + 40 : start + 90] = False
+    data = symbol_of(bars, PLAN, table=replace(edge_table(bars), usable=usable))
+    found = found_on(data, with_constant_weights(mixture([LONG, SHORT]), [0.6, 0.4]))
+    assert sum(found.regime_bars) == stop - 1 - start - 50
+    assert found.experts[0].long == 1.0, "an account that may not decide is flat, but that is nobody's choice"
 
 
 def test_everything_found_can_be_written_as_json(data):
