@@ -19,6 +19,7 @@ from rl.stages.adaptation_gate import adaptation_verdict, with_own_criteria
 from rl.stages.evaluation import iso_utc
 from rl.stages.evidence import EvidenceLedger, counted_attempt
 from rl.stages.evidence_log import ActionLog, read_action_log, read_windows_log
+from rl.stages.family import context_of, stored_verdict
 from rl.stages.gates import Verdict, across_symbols, progress_verdict, promotion_verdict
 from rl.stages.plan import Criteria
 
@@ -82,9 +83,9 @@ def explained(
         lines = [
             line
             for line in _lines(entries, "verdict", symbol=symbol, purpose=purpose)
-            if _context(line).get("weights") == weights
+            if context_of(line).get("weights") == weights
         ]
-        lines = [line for line in lines if _context(line).get("run") == own_run] or lines
+        lines = [line for line in lines if context_of(line).get("run") == own_run] or lines
         lines = [line for line in lines if line["verdict"].get("stage") == own_stage] or lines
         if lines:
             found.append(_explained(ledger, entries, lines[-1], model_verdict))
@@ -104,23 +105,8 @@ def _lines(entries: Sequence[dict[str, Any]], kind: str, **wanted: Any) -> list[
     ]
 
 
-def _context(line: Mapping[str, Any]) -> Mapping[str, Any]:
-    verdict = line.get("verdict")
-    return verdict.get("context", {}) if isinstance(verdict, dict) else {}
-
-
 def _same_look(line: Mapping[str, Any]) -> dict[str, Any]:
     return {name: line[name] for name in ("symbol", "purpose", "window_hash", "attempt")}
-
-
-def _verdict_of(ledger: EvidenceLedger, line: Mapping[str, Any]) -> Verdict:
-    try:
-        return Verdict.from_dict(line["verdict"])
-    except (KeyError, TypeError) as error:
-        raise DataError(
-            f"{ledger.path}: the verdict on {line['symbol']}, {line['purpose']}, look {line['attempt']}, is not one of "
-            f"this version ({error})"
-        ) from error
 
 
 def _explained(
@@ -129,7 +115,7 @@ def _explained(
     line: dict[str, Any],
     model_verdict: Mapping[str, Any] | None,
 ) -> Explanation:
-    stored = _verdict_of(ledger, line)
+    stored = stored_verdict(line)
     differences, notes = _wrong_files(ledger.path.parent, line), []
     if line.get("outcome") != stored.outcome:
         differences.append(f"the ledger's line says {line.get('outcome')}, its verdict {stored.outcome}")
@@ -152,7 +138,7 @@ def _explained(
         else:
             settled = _as_settled(stored, settlements[-1])
             if recomputed is not None:
-                recomputed, found = _settled_again(ledger, entries, recomputed, settlements[-1])
+                recomputed, found = _settled_again(entries, recomputed, settlements[-1])
                 # All that was compared before, and the family.
                 compared, of_the_family = _compared_again(settled, recomputed)
                 differences += [each for each in [*found, *of_the_family] if each not in differences]
@@ -250,25 +236,38 @@ def _as_settled(stored: Verdict, settlement: Mapping[str, Any]) -> Verdict:
 
 
 def _settled_again(
-    ledger: EvidenceLedger, entries: list[dict[str, Any]], own: Verdict, settlement: Mapping[str, Any]
+    entries: list[dict[str, Any]], own: Verdict, settlement: Mapping[str, Any]
 ) -> tuple[Verdict, list[str]]:
-    """Return the verdict settled with the verdicts of the same run in the ledger, and what is missing there."""
-    run, missing, family = settlement["run"], [], [own]
+    """Return the verdict settled with those of its family in the ledger, and what is missing there."""
+    run, missing, family, joined = settlement["run"], [], [own], []
+    from_runs = settlement["family"].get("from_runs", {})
     for symbol in settlement["family"]["symbols"]:
         if symbol == own.symbol:
             continue
-        settled = _lines(entries, "settlement", symbol=symbol, run=run, purpose="promotion")
-        lines = [
-            line
-            for each in settled[-1:]
-            for line in _lines(entries, "verdict", **_same_look(each))
-            if _context(line).get("run") == run
-        ]
-        if lines:
-            family.append(_verdict_of(ledger, lines[-1]))
+        member_of = from_runs.get(symbol, run)
+        line = (
+            _judged_in(entries, symbol, member_of)
+            if symbol in from_runs
+            else _settled_in(entries, symbol, run)
+        )
+        if line is None:
+            missing.append(f"the ledger holds no promotion verdict on {symbol} of run {member_of}")
         else:
-            missing.append(f"the ledger holds no promotion verdict on {symbol} of run {run}")
-    return across_symbols(family, settlement["family"]["q"])[0], missing
+            (joined if symbol in from_runs else family).append(stored_verdict(line))
+    return across_symbols(family, settlement["family"]["q"], joined)[0], missing
+
+
+def _judged_in(entries: list[dict[str, Any]], symbol: str, run: str, **look: Any) -> dict[str, Any] | None:
+    """Return the line of a symbol's promotion verdict in a run, which need not have been settled."""
+    wanted = {"symbol": symbol, "purpose": "promotion", **look}
+    lines = [line for line in _lines(entries, "verdict", **wanted) if context_of(line).get("run") == run]
+    return lines[-1] if lines else None
+
+
+def _settled_in(entries: list[dict[str, Any]], symbol: str, run: str) -> dict[str, Any] | None:
+    """Return the line of the promotion verdict on a symbol that was settled in a run."""
+    settled = _lines(entries, "settlement", symbol=symbol, run=run, purpose="promotion")
+    return _judged_in(entries, run=run, **_same_look(settled[-1])) if settled else None
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------

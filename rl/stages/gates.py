@@ -400,7 +400,7 @@ def corrected_p(verdict: Verdict) -> float:
     return math.nan if p is None else min(1.0, p * verdict.attempt * (verdict.attempt + 1))
 
 
-def across_symbols(verdicts: Sequence[Verdict], q: float) -> list[Verdict]:
+def across_symbols(verdicts: Sequence[Verdict], q: float, joined: Sequence[Verdict] = ()) -> list[Verdict]:
     """Return the promotion verdicts of one run, corrected for how many symbols were judged in it.
 
     Of many symbols without an edge some show one by luck. Benjamini and Hochberg (1995), J. R. Stat. Soc. B
@@ -415,6 +415,8 @@ def across_symbols(verdicts: Sequence[Verdict], q: float) -> list[Verdict]:
     Args:
         verdicts: Of `promotion_verdict`, one per symbol.
         q: Expected share of false promotions among all, in (0, 0.5].
+        joined: Verdicts of further symbols that count in the family but are not decided here, since other runs
+            judged them (`family.judged_with`). `context["family"]["from_runs"]` says which run each comes from.
 
     Returns:
         The verdicts in the order given.
@@ -422,13 +424,14 @@ def across_symbols(verdicts: Sequence[Verdict], q: float) -> list[Verdict]:
     Raises:
         ValueError: If a symbol occurs twice, or q is out of range.
     """
-    symbols = [verdict.symbol for verdict in verdicts]
+    members = [*verdicts, *joined]
+    symbols = [verdict.symbol for verdict in members]
     if len(set(symbols)) < len(symbols):
         raise ValueError(f"each symbol of a run has one promotion verdict, but these are of {symbols}")
     if not 0.0 < q <= 0.5:
         raise ValueError(f"q has to lie in (0, 0.5], but is {q}")
-    p_values = np.array([corrected_p(verdict) for verdict in verdicts])
-    claimed = np.where([verdict.passed for verdict in verdicts], p_values, math.nan)
+    p_values = np.array([corrected_p(verdict) for verdict in members])
+    claimed = np.where([verdict.passed for verdict in members], p_values, math.nan)
     by_name = sorted(range(len(symbols)), key=symbols.__getitem__)
     settled = []
     for place, verdict in enumerate(verdicts):
@@ -441,7 +444,9 @@ def across_symbols(verdicts: Sequence[Verdict], q: float) -> list[Verdict]:
             "rank_threshold": threshold,
             "survived": bool(p_values[place] <= threshold),
         }
-        if len(verdicts) == 1 and verdict.criterion(_EDGE).met:
+        if joined:
+            family["from_runs"] = {each.symbol: each.context.get("run") for each in joined}
+        if len(members) == 1 and verdict.criterion(_EDGE).met:
             whole = verdict.alpha_used * verdict.attempt * (verdict.attempt + 1)
             family |= {"rank_threshold": max(q, whole), "survived": True}
         settled.append(_settled(verdict, family))
@@ -465,7 +470,7 @@ def _settled(verdict: Verdict, family: Mapping[str, Any]) -> Verdict:
     if verdict.outcome == "INCONCLUSIVE" and level >= verdict.alpha_used:
         return settled  # its own reasons ask for more already
     reason = (
-        f"Not shown among the {len(family['symbols'])} symbols judged in this run: "
+        f"Not shown among the {len(family['symbols'])} symbols {_where_judged(family)}: "
         f"p {_number(verdict.criterion(_EDGE).value)}, needed {_number(level)} or less"
     )
     wanted = _more_sessions_at(verdict, level)
@@ -498,13 +503,23 @@ def _more_sessions_at(verdict: Verdict, alpha: float) -> int | None:
 def _family_sentence(family: Mapping[str, Any]) -> str:
     count = len(family["symbols"])
     judged = (
-        "The only symbol judged in this run" if count == 1 else f"One of {count} symbols judged in this run"
+        "The only symbol judged in this run"
+        if count == 1
+        else f"One of {count} symbols {_where_judged(family)}"
     )
     return (
         f"{judged}: p corrected for attempts {_number(family['corrected_p'])}, needed "
         f"{_number(family['rank_threshold'])} or less (false discovery rate {_number(family['q'])}); "
         f"{'survived' if family['survived'] else 'did not survive'}."
     )
+
+
+def _where_judged(family: Mapping[str, Any]) -> str:
+    runs = sorted(set(family.get("from_runs", {}).values()))
+    if not runs:
+        return "judged in this run"
+    named = runs[0] if len(runs) == 1 else f"{len(runs)} others"
+    return f"judged in this run or, sharing looks with it, in {named}"
 
 
 def champion_keeps(

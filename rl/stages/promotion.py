@@ -17,6 +17,7 @@ from rl.checkpoints.predictor import Predictor
 from rl.common.errors import CheckpointError
 from rl.stages.evaluation import benchmark_on, replay_on, trade_record
 from rl.stages.evidence import EvidenceLedger
+from rl.stages.family import judged_with
 from rl.stages.gates import Verdict, across_symbols, promotion_verdict
 from rl.stages.judgement import SymbolRun, circumstances, conclude, judged_window, look, write_evidence
 from rl.stages.model_files import (
@@ -87,7 +88,8 @@ def settle_promotions(
 ) -> list[SymbolOutcome]:
     """Decide the promotions of a run together, write the final models and retire what they make obsolete.
 
-    The p values of all symbols judged in the run are corrected for their number (`across_symbols`). All decisions
+    The p values of all symbols judged in the run are corrected for their number (`across_symbols`), together with those
+    that the ledger says were judged beside the same looks in other runs (`judged_with`). All decisions
     are in the ledger before the first file is touched; each final model is made from the champion's stage file
     and is complete or absent. A run that was interrupted before has promoted nothing.
 
@@ -109,9 +111,9 @@ def settle_promotions(
         DataError: The ledger is damaged.
     """
     judged = [outcome.promotion for outcome in outcomes if outcome.promotion is not None]
-    verdicts = {
-        verdict.symbol: verdict for verdict in across_symbols(judged, plan.evidence.false_discovery_rate)
-    }
+    joined = judged_with(ledger.entries(), judged, run_name)
+    rate = plan.evidence.false_discovery_rate
+    verdicts = {verdict.symbol: verdict for verdict in across_symbols(judged, rate, joined)}
     decisions: dict[str, Decision] = {
         symbol: _decision(verdict, plan, models_dir) for symbol, verdict in verdicts.items()
     }

@@ -101,8 +101,12 @@ def judged_outcome(
     ledger: EvidenceLedger,
     run_name: str = "run-1",
     follow: float = 1.0,
+    subject: str | None = None,
 ) -> SymbolOutcome:
-    """Return a symbol as its sequence leaves it: a stage file, a look and a verdict in the ledger, no final model."""
+    """Return a symbol as its sequence leaves it: a stage file, a look and a verdict in the ledger, no final model.
+
+    Each run takes looks of its own, unless a subject is given: then it is one look, however many runs take it.
+    """
     model = edge_model(plan, follow=follow)
     run = SymbolRun(data, plan, (), None, models, ledger, Heard(), run_name)
     stage_verdict = replace(
@@ -111,9 +115,8 @@ def judged_outcome(
         context=circumstances(run, model, plan.criteria("ppo")),
     )
     file = write_model(models, checkpoint_of(data, plan, model, stage_verdict, lineage=[], run_name=run_name))
-    attempt = ledger.record(
-        data.symbol, WINDOW["hash"], "promotion", subject=f"{run_name} {model.fingerprint()}"
-    )
+    subject = subject or f"{run_name} {model.fingerprint()}"
+    attempt = ledger.record(data.symbol, WINDOW["hash"], "promotion", subject=subject)
     verdict = promotion_of(
         data.symbol, t, attempt=attempt, context=circumstances(run, model, plan.criteria("ppo"))
     )

@@ -18,7 +18,8 @@ from rl.common.atomic_files import sha256_of
 from rl.common.errors import DataError
 from rl.stages.evidence import EvidenceLedger
 from rl.stages.explain import Explanation, explained
-from rl.stages.gates import Verdict
+from rl.stages.family import judged_with
+from rl.stages.gates import Verdict, across_symbols
 from rl.stages.model_files import model_from
 from rl.stages.plan import STAGES
 from rl.stages.promotion import settle_promotions
@@ -208,6 +209,69 @@ def test_the_sharpe_ratio_per_session_is_mean_over_deviation_of_the_windows_sess
     returns = equity[1:] / equity[:-1] - 1
     assert found.metrics["sharpe_per_session"] == pytest.approx(
         returns.mean() / returns.std(ddof=1), rel=1e-9
+    )
+
+
+def judge_again_alone(place: Place, symbol: str) -> None:
+    """Write into the ledger what a second run of one symbol alone leaves: the same verdict, settled."""
+    (line,) = [
+        each
+        for each in place.ledger.entries()
+        if each["kind"] == "verdict" and each["purpose"] == "promotion" and each["symbol"] == symbol
+    ]
+    verdict = Verdict.from_dict(line["verdict"])
+    verdict = replace(verdict, context={**verdict.context, "run": "run-2"})
+    look = (symbol, verdict.window["hash"], "promotion", verdict.attempt)
+    place.ledger.conclude(
+        *look, outcome=verdict.outcome, verdict=verdict.to_dict(), evidence=line["evidence"]
+    )
+    (settled,) = across_symbols([verdict], 0.05, judged_with(place.ledger.entries(), [verdict], "run-2"))
+    place.ledger.settle(
+        *look,
+        run="run-2",
+        stage=settled.stage,
+        outcome=settled.outcome,
+        decision="none",
+        reasons=list(settled.reasons),
+        sessions_needed=settled.sessions_needed,
+        family=settled.context["family"],
+    )
+    name = stage_file(symbol, settled.stage)
+    place.models[name] = (symbol, verdict.context["weights"], settled.to_dict())
+
+
+@pytest.mark.parametrize("symbol", ["EDGE_15", "NONE_15"])
+def test_a_family_with_members_of_another_run_is_recomputed(place, symbol):
+    judge_again_alone(place, symbol)
+    found = next(
+        each
+        for each in (place.explain(name) for name, model in place.models.items() if model[0] == symbol)
+        if "promotion" in each and each["promotion"].stored.context["run"] == "run-2"
+    )["promotion"]
+    assert len(found.stored.context["family"]["from_runs"]) == 1
+    assert found.agrees, found.differences
+
+
+def test_a_member_of_another_run_changed_or_taken_out_shows(place):
+    judge_again_alone(place, "EDGE_15")
+    name = next(
+        name for name, model in place.models.items() if model[2].get("context", {}).get("run") == "run-2"
+    )
+
+    def with_a_small_p(line: dict) -> dict:
+        for criterion in line["verdict"]["criteria"]:
+            if criterion["name"] == "p_no_edge":
+                criterion["value"] = 1e-6
+        return line
+
+    wanted = {"kind": "verdict", "purpose": "promotion", "symbol": "NONE_15"}
+    place.change_ledger(with_a_small_p, **wanted)
+    assert any(
+        each.startswith("context.family.p.1: stored") for each in place.explain(name)["promotion"].differences
+    )
+    place.change_ledger(lambda line: None, **wanted)
+    assert "the ledger holds no promotion verdict on NONE_15 of run run-1" in (
+        place.explain(name)["promotion"].differences
     )
 
 

@@ -17,6 +17,7 @@ from rl.checkpoints.checkpoint import load_checkpoint, stage_file
 from rl.checkpoints.registry import best_available
 from rl.common.errors import CheckpointError
 from rl.stages.evidence import EvidenceLedger
+from rl.stages.family import judged_with
 from rl.stages.gates import Verdict, across_symbols, corrected_p
 from rl.stages.model_files import RETIRED, write_model
 from rl.stages.outcomes import SymbolOutcome
@@ -496,7 +497,7 @@ def test_stage_files_go_only_where_a_final_model_was_written(desk):
 
 def test_a_symbol_without_a_champion_is_no_member_of_the_family(desk):
     place = desk()
-    found = place.judged({"AAA_15": SPLIT["BBB_15"], "CCC_15": 0.0})
+    found = place.judged({"AAA_15": SPLIT["BBB_15"]}) + desk("elsewhere").judged({"CCC_15": 0.0})
     found[1] = replace(found[1], champion=None, champion_file=None, promotion=None)
     settled = place.settle(found)
     assert settled[0].promotion.outcome == "PASS"
@@ -512,3 +513,136 @@ def test_everything_is_told_after_all_symbols_are_judged(desk):
     assert said[0] == "Promotion of BBB_15 after stage 1 (ppo): INCONCLUSIVE"
     assert said[-1].strip() == "no final model"
     assert any("One of 3 symbols judged in this run" in line for line in said)
+
+
+# --- the same looks in several runs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first_was_settled", [True, False])
+def test_judging_one_symbol_again_alone_does_not_undo_the_correction(desk, first_was_settled):
+    """Neither after a run that was settled nor after one that was interrupted when all were judged."""
+    place = desk()
+    first = place.judged(SPLIT, run="run-1", subject="same")
+    if first_was_settled:
+        place.settle(first, run="run-1")
+    (again,) = place.settle(
+        place.judged({"BBB_15": SPLIT["BBB_15"]}, run="run-2", subject="same"), run="run-2"
+    )
+    assert again.promotion.attempt == 1
+    assert again.promotion.outcome == "INCONCLUSIVE"
+    assert again.final_file is None
+    assert again.promotion.context["family"]["symbols"] == list(SPLIT)
+    assert again.promotion.context["family"]["from_runs"] == {"AAA_15": "run-1", "CCC_15": "run-1"}
+    assert "BBB_15_final_model.pth" not in place.finals
+    assert place.settlements["BBB_15"]["family"] == again.promotion.context["family"]
+
+
+def test_the_same_command_repeated_decides_the_same(desk):
+    place = desk()
+    place.settle(place.judged(SPLIT, run="run-1", subject="same"), run="run-1")
+    families = []
+    for number in range(2, 5):
+        run = f"run-{number}"
+        found = place.settle(place.judged({"BBB_15": SPLIT["BBB_15"]}, run=run, subject="same"), run=run)
+        families.append((found[0].promotion.outcome, found[0].promotion.context["family"]))
+    assert families[0] == families[1] == families[2]
+    whole = place.settle(place.judged(SPLIT, run="run-5", subject="same"), run="run-5")
+    assert [outcome.promotion.outcome for outcome in whole] == ["PASS", "INCONCLUSIVE", "INCONCLUSIVE"]
+    # All are judged in it: nothing has to be taken from elsewhere.
+    assert "from_runs" not in whole[0].promotion.context["family"]
+
+
+def test_the_order_in_which_symbols_are_judged_again_decides_nothing(desk):
+    decided = []
+    for order in itertools.permutations(SPLIT):
+        place = desk("".join(order))
+        place.judged(SPLIT, run="run-1", subject="same")
+        outcomes = {}
+        for symbol in order:
+            run = f"run of {symbol}"
+            (found,) = place.settle(place.judged({symbol: SPLIT[symbol]}, run=run, subject="same"), run=run)
+            outcomes[symbol] = (found.promotion.outcome, found.promotion.context["family"]["p"])
+        decided.append(outcomes)
+    assert all(each == decided[0] for each in decided)
+    assert [decided[0][symbol][0] for symbol in SPLIT] == ["PASS", "INCONCLUSIVE", "INCONCLUSIVE"]
+
+
+def test_runs_that_share_looks_by_way_of_a_third_are_one_family(desk):
+    place = desk()
+    place.judged({"AAA_15": 0.0, "BBB_15": SPLIT["BBB_15"]}, run="run-1", subject="same")
+    place.judged({"BBB_15": SPLIT["BBB_15"], "CCC_15": SPLIT["BBB_15"]}, run="run-2", subject="same")
+    (found,) = place.settle(
+        place.judged({"CCC_15": SPLIT["BBB_15"]}, run="run-3", subject="same"), run="run-3"
+    )
+    assert found.promotion.context["family"]["from_runs"] == {"AAA_15": "run-1", "BBB_15": "run-1"}
+
+
+def test_another_model_on_the_window_is_another_look_and_a_family_of_its_own(desk):
+    """It pays for that with the alpha of its look."""
+    place = desk()
+    place.settle(place.judged(SPLIT, run="run-1", subject="same"), run="run-1")
+    (found,) = place.settle(place.judged({"BBB_15": 5.0}, run="run-2", subject="other weights"), run="run-2")
+    assert (found.promotion.attempt, found.promotion.outcome) == (2, "PASS")
+    assert found.promotion.context["family"]["symbols"] == ["BBB_15"]
+
+
+def test_a_symbol_judged_with_several_models_elsewhere_counts_once_and_makes_the_least_room(desk):
+    place = desk()
+    place.judged({"AAA_15": 0.0, "BBB_15": SPLIT["BBB_15"]}, run="run-1", subject="same")
+    place.judged({"AAA_15": 9.0}, run="run-2", subject="other weights")
+    place.judged({"BBB_15": SPLIT["BBB_15"]}, run="run-2", subject="same")
+    (found,) = place.settle(
+        place.judged({"BBB_15": SPLIT["BBB_15"]}, run="run-3", subject="same"), run="run-3"
+    )
+    family = found.promotion.context["family"]
+    assert family["symbols"] == ["AAA_15", "BBB_15"]
+    assert family["from_runs"] == {"AAA_15": "run-1"}
+    assert found.promotion.outcome == "INCONCLUSIVE"
+
+
+def test_a_symbol_of_the_run_that_was_lost_after_its_verdict_still_counts(desk):
+    place = desk()
+    found = place.settle(place.judged(SPLIT)[:2])
+    assert [outcome.promotion.outcome for outcome in found] == ["PASS", "INCONCLUSIVE"]
+    assert found[1].promotion.context["family"]["from_runs"] == {"CCC_15": "run-1"}
+
+
+def test_the_text_says_that_symbols_of_other_runs_were_counted(desk):
+    place = desk()
+    place.judged(SPLIT, run="run-1", subject="same")
+    (found,) = place.settle(
+        place.judged({"BBB_15": SPLIT["BBB_15"]}, run="run-2", subject="same"), run="run-2"
+    )
+    said = "3 symbols judged in this run or, sharing looks with it, in run-1: p"
+    assert any(f"One of {said}" in line for line in found.promotion.lines())
+    assert any(f"Not shown among the {said}" in line for line in found.promotion.lines())
+
+
+def test_ten_symbols_judged_alone_after_a_run_of_all_are_promoted_no_more_often_than_in_it():
+    """Whoever judges the winners again by themselves would promote one in every fifth run."""
+    rng = np.random.default_rng(8)
+    promoted, runs = 0, 100
+    for _ in range(runs):
+        first = [
+            promotion_of(symbol, float(rng.standard_t(59)), context={"run": "run-1"})
+            for symbol in "ABCDEFGHIJ"
+        ]
+        lines = [
+            {
+                "kind": "verdict",
+                "symbol": verdict.symbol,
+                "purpose": "promotion",
+                "window_hash": WINDOW["hash"],
+                "attempt": 1,
+                "verdict": verdict.to_dict(),
+            }
+            for verdict in first
+        ]
+        winners = [replace(verdict, context={"run": "run-2"}) for verdict in first if verdict.passed]
+        together = {verdict.symbol: verdict.outcome for verdict in across_symbols(first, 0.05)}
+        settled = [
+            across_symbols([winner], 0.05, judged_with(lines, [winner], "run-2"))[0] for winner in winners
+        ]
+        assert all(each.outcome == together[each.symbol] for each in settled)
+        promoted += any(each.passed for each in settled)
+    assert promoted / runs <= 0.05
