@@ -101,6 +101,7 @@ def _promotion_figures(outcome: SymbolOutcome) -> dict[str, Any] | None:
         "rank_threshold": family.get("rank_threshold"),
         "survived": family.get("survived"),
         "outcome": verdict.outcome,
+        "settled": outcome.settled,
     }
 
 
@@ -111,6 +112,8 @@ def _labelled(symbol: str) -> str:
 def _promoted(outcome: SymbolOutcome) -> str:
     if outcome.promotion is None:
         return "no champion"
+    if not outcome.settled:
+        return "no (unsettled)"
     if outcome.promotion.passed:
         return "PROMOTED" if outcome.final_file else "passed, but not written"
     written = ", written UNPROVEN" if outcome.final_file else ""
@@ -139,6 +142,9 @@ def _headline(outcomes: Sequence[SymbolOutcome]) -> str:
     passed = [outcome for outcome in outcomes if outcome.promotion is not None and outcome.promotion.passed]
     promoted = [outcome.symbol for outcome in passed if outcome.final_file is not None]
     unwritten = [outcome.symbol for outcome in passed if outcome.final_file is None]
+    unsettled = [each.symbol for each in outcomes if each.promotion is not None and not each.settled]
+    if unsettled:
+        return f"No promotion was settled, and no final model written: {', '.join(unsettled)} judged, but not decided."
     if not passed:
         return f"None of {len(outcomes)} symbols has a model that showed an edge on its promotion window."
     text = f"{len(promoted)} of {len(outcomes)} symbols promoted on evidence"

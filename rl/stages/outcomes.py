@@ -74,6 +74,11 @@ class SymbolOutcome:
         return self.stopped is not None
 
     @property
+    def settled(self) -> bool:
+        """True where the promotion was decided among all symbols of the run."""
+        return self.promotion is not None and "family" in self.promotion.context
+
+    @property
     def everything_passed(self) -> bool:
         """True where every gate and the promotion were passed."""
         return (

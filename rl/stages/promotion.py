@@ -34,6 +34,9 @@ from rl.stages.plan import Plan
 Decision = Literal["promoted", "unproven", "none"]
 """What a final model is written as, if at all."""
 
+PROMOTIONS = "promotions"
+"""What a problem is called that keeps all promotions of a run from being decided."""
+
 
 def judge_promotion(run: SymbolRun, champion: Checkpoint) -> Verdict:
     """Judge a champion on the promotion window, which nothing has looked at; nothing is written but the ledger."""
@@ -101,7 +104,9 @@ def settle_promotions(
         listener: Who is told.
         run_name: Name of the run.
         first_stage: The first stage trained in it; older files of that stage and later ones are retired.
-        on_problem: Told of a symbol whose files could not be written; the others go on. None: raised.
+        on_problem: Told of a symbol whose files could not be written; the others go on. Told of `PROMOTIONS` where the
+            decisions could not be made or written down; then no file is touched, and every promotion comes back as
+            unsettled: no longer a PASS, and without a family. None: raised.
 
     Returns:
         The outcomes in the order given, with the promotion as settled and the final file.
@@ -110,6 +115,39 @@ def settle_promotions(
         CheckpointError: A champion's file is damaged or not the model that was judged.
         DataError: The ledger is damaged.
     """
+    try:
+        verdicts, decisions = _decided(outcomes, plan, models_dir, ledger, run_name)
+    except Exception as error:
+        # A damaged ledger or a full disk must not cost the report of what was trained.
+        if on_problem is None:
+            raise
+        on_problem(PROMOTIONS, error)
+        return [_unsettled(outcome) for outcome in outcomes]
+    settled = []
+    for each in outcomes:
+        outcome = replace(each, promotion=verdicts.get(each.symbol))
+        try:
+            final = _final_model(outcome, decisions.get(each.symbol, "none"), plan, models_dir, run_name)
+            outcome = replace(outcome, final_file=final)
+            _told(listener, outcome)
+            for text in retire_older_files(models_dir, each.symbol, run_name, first_stage=first_stage):
+                listener.said(each.symbol, text)
+            if final is not None and not plan.model_management.save_stage_models:
+                for stage in outcome.stages:
+                    remove_model(stage.file)
+        except Exception as error:
+            # A full disk or a damaged file of one symbol must not cost the others their models.
+            if on_problem is None:
+                raise
+            on_problem(each.symbol, error)
+        settled.append(outcome)
+    return settled
+
+
+def _decided(
+    outcomes: Sequence[SymbolOutcome], plan: Plan, models_dir: Path, ledger: EvidenceLedger, run_name: str
+) -> tuple[dict[str, Verdict], dict[str, Decision]]:
+    """Return the settled verdicts and what is to be written of each, by symbol; all of it is in the ledger then."""
     judged = [outcome.promotion for outcome in outcomes if outcome.promotion is not None]
     joined = judged_with(ledger.entries(), judged, run_name)
     rate = plan.evidence.false_discovery_rate
@@ -131,25 +169,19 @@ def settle_promotions(
             sessions_needed=verdict.sessions_needed,
             family=verdict.context["family"],
         )
-    settled = []
-    for each in outcomes:
-        outcome = replace(each, promotion=verdicts.get(each.symbol))
-        try:
-            final = _final_model(outcome, decisions.get(each.symbol, "none"), plan, models_dir, run_name)
-            outcome = replace(outcome, final_file=final)
-            _told(listener, outcome)
-            for text in retire_older_files(models_dir, each.symbol, run_name, first_stage=first_stage):
-                listener.said(each.symbol, text)
-            if final is not None and not plan.model_management.save_stage_models:
-                for stage in outcome.stages:
-                    remove_model(stage.file)
-        except Exception as error:
-            # A full disk or a damaged file of one symbol must not cost the others their models.
-            if on_problem is None:
-                raise
-            on_problem(each.symbol, error)
-        settled.append(outcome)
-    return settled
+    return verdicts, decisions
+
+
+def _unsettled(outcome: SymbolOutcome) -> SymbolOutcome:
+    verdict = outcome.promotion
+    if verdict is None:
+        return outcome
+    reason = (
+        f"Unsettled: {verdict.outcome} on its own, but what all symbols of the run make of it could not be written "
+        "into the ledger. Nothing was promoted; run the same command again."
+    )
+    decided = "INCONCLUSIVE" if verdict.passed else verdict.outcome
+    return replace(outcome, promotion=replace(verdict, outcome=decided, reasons=(*verdict.reasons, reason)))
 
 
 def _decision(verdict: Verdict, plan: Plan, models_dir: Path) -> Decision:

@@ -235,7 +235,7 @@ def _run(
             try:
                 outcomes[job.symbol] = _sequence(job, data, console)
             except Exception as error:  # noqa: BLE001 - one symbol's fault must not cost the others' results
-                console.problem(job.symbol, _told(error, job))
+                console.problem(job.symbol, _told(error, job.symbol, job.log))
     else:
         # Fresh interpreters: a forked one would inherit torch's and numba's threads half-alive.
         context = multiprocessing.get_context("spawn")
@@ -249,7 +249,7 @@ def _run(
                 try:
                     outcomes[job.symbol] = future.result()
                 except Exception as error:  # noqa: BLE001 - as above
-                    console.problem(job.symbol, _told(error, job))
+                    console.problem(job.symbol, _told(error, job.symbol, job.log))
         except BaseException:
             # Ctrl-C, SIGTERM or a fault of ours: waiting for the other symbols to finish would take minutes.
             for child in multiprocessing.active_children():
@@ -260,13 +260,18 @@ def _run(
     return outcomes
 
 
-def _told(error: Exception, job: _Job) -> StagegateError:
+def _told(error: Exception, name: str, log: Path) -> StagegateError:
     """Return an expected error as it is, and any other as one sentence with the place of its traceback."""
     if isinstance(error, StagegateError):
         return error
-    path = job.log.with_name(f"{job.symbol}.traceback.txt")
-    write_text(path, "".join(traceback.format_exception(error)))
-    return StagegateError(f"unexpected error: {type(error).__name__}: {error}\n  traceback: {path}")
+    path = log.with_name(f"{name}.traceback.txt")
+    try:
+        write_text(path, "".join(traceback.format_exception(error)))
+        place = str(path)
+    except OSError as unwritten:
+        # The disk that is full may be this one too.
+        place = f"could not be written to {path}: {unwritten.strerror}"
+    return StagegateError(f"unexpected error: {type(error).__name__}: {error}\n  traceback: {place}")
 
 
 def _ignore_interrupts() -> None:
@@ -305,7 +310,6 @@ def _settled(ended: Sequence[tuple[_Job, SymbolOutcome]], console: Console) -> l
     """Decide all promotions of the run together, in this process, however many trained."""
     if not ended:
         return []
-    jobs = {job.symbol: job for job, _ in ended}
     first = ended[0][0]
     return settle_promotions(
         [outcome for _, outcome in ended],
@@ -315,7 +319,7 @@ def _settled(ended: Sequence[tuple[_Job, SymbolOutcome]], console: Console) -> l
         listener=TrainingListener(console, bars=False),
         run_name=first.run_name,
         first_stage=first.stages[0],
-        on_problem=lambda symbol, error: console.problem(symbol, _told(error, jobs[symbol])),
+        on_problem=lambda name, error: console.problem(name, _told(error, name, first.log)),
     )
 
 

@@ -184,6 +184,7 @@ def test_every_promotion_stands_with_its_p_what_correcting_made_of_it_and_whethe
         "rank_threshold": 0.025,
         "survived": True,
         "outcome": "PASS",
+        "settled": True,
     }
     assert list(found["promotions"]) == ["EDGE_15", "OTHER_15"]
     assert promotion_table([none]) == []

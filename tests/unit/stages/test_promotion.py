@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 from collections.abc import Callable
@@ -427,6 +428,31 @@ def test_one_symbols_damaged_file_does_not_cost_the_others_their_models(desk):
     assert settled[1].final_file is None
     with pytest.raises(CheckpointError):
         place.settle(found)
+
+
+def test_decisions_that_cannot_be_written_down_leave_every_promotion_unsettled_and_no_file(desk, monkeypatch):
+    """The disk is full at the second settlement: the first one's decision is in the ledger, and its file is not."""
+    place = desk()
+    found = place.judged(SPLIT)
+    told, flushed = [], []
+
+    def full(descriptor):
+        if len(flushed) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flushed.append(descriptor)
+
+    with monkeypatch.context() as broken:
+        broken.setattr("rl.stages.evidence.os.fsync", full)
+        settled = place.settle(found, on_problem=lambda name, error: told.append((name, type(error))))
+    assert told == [("promotions", OSError)]
+    assert [outcome.promotion.outcome for outcome in settled] == ["INCONCLUSIVE"] * 3
+    assert not any(outcome.settled or outcome.final_file for outcome in settled)
+    assert settled[1].promotion.reasons[-1].startswith("Unsettled: PASS on its own")
+    assert place.finals == []
+    # With room again the same run repeated decides as it would have.
+    again = place.settle(found)
+    assert [outcome.promotion.outcome for outcome in again] == ["PASS", "INCONCLUSIVE", "INCONCLUSIVE"]
+    assert all(outcome.settled for outcome in again)
 
 
 def test_a_file_that_is_not_the_judged_model_is_not_promoted(desk, symbols):

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rl.apps.commands.train import _comparable, _exit_code, _held_out
+from rl.apps.commands.console import Console
+from rl.apps.commands.train import _comparable, _exit_code, _held_out, _Job, _report, _settled
 from rl.common.errors import ConfigError, DataError, StagegateError
+from rl.common.runlog import RunLog
 from rl.features.pipeline import FeatureTable
+from rl.market.instruments import load_instruments
+from rl.stages.evidence import EvidenceLedger
+from rl.stages.null_bank import refuse_if_nulls_pass
 from rl.stages.outcomes import SymbolOutcome
 from rl.stages.symbol_data import SymbolData
+from tests.unit.stages.promotions import judged_outcome
 from tests.unit.stages.small_symbol import edge_bars, edge_table, small_plan, symbol_of
 
 PLAN = small_plan()
@@ -92,3 +102,71 @@ IMPOSSIBLE = an_outcome(impossible="stage 3 (maml) is not possible: too short")
 )
 def test_the_exit_code_says_the_worst_that_happened(outcomes, problems, strict, code):
     assert _exit_code(outcomes, problems, strict=strict) == code
+
+
+# --- a ledger that cannot be written to when all is trained -----------------------------------------------------------
+
+
+def a_job(data: SymbolData, root: Path) -> _Job:
+    return _Job(
+        symbol=data.symbol,
+        others=(),
+        held_out=None,
+        plan=PLAN,
+        book=load_instruments(),
+        raw={},
+        processed_dir=root / "processed",
+        models_dir=root / "models",
+        ledger=root / "evidence_ledger.jsonl",
+        run_name="run-1",
+        stages=("ppo",),
+        log=root / "run.jsonl",
+        as_json=False,
+        quiet=False,
+        bars=False,
+    )
+
+
+def damaged(job: _Job, _: pytest.MonkeyPatch) -> None:
+    lines = job.ledger.read_text().splitlines()
+    job.ledger.write_text("\n".join(["not a line}", *lines]) + "\n")
+
+
+def full(_: _Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(EvidenceLedger, "_append", no_room)
+
+
+@pytest.mark.parametrize(("broken", "code"), [(damaged, 4), (full, 1)])
+def test_a_ledger_that_cannot_be_settled_in_costs_the_promotions_and_not_the_report(
+    data, tmp_path, monkeypatch, capsys, broken, code
+):
+    job = a_job(data, tmp_path)
+    judged = judged_outcome(data, PLAN, 5.0, models=job.models_dir, ledger=EvidenceLedger(job.ledger))
+    judged = replace(judged, stages=())
+    broken(job, monkeypatch)
+    options = argparse.Namespace(
+        raw_data_dir=Path("data/raw"),
+        processed_data_dir=Path("data/processed"),
+        models_dir=job.models_dir,
+        reports_dir=tmp_path,
+        instruments=[],
+    )
+    with RunLog(job.log) as log:
+        console = Console(log, as_json=False, quiet=False)
+        outcomes = _settled([(job, judged)], console)
+        _report(outcomes, PLAN, refuse_if_nulls_pass(PLAN), tmp_path, options, console)
+    assert list(console.problems) == ["promotions"]
+    assert _exit_code(outcomes, console.problems, strict=False) == code
+    assert not list(job.models_dir.glob("*_final_model.pth"))
+    report = (tmp_path / "training_report.txt").read_text()
+    assert "No promotion was settled, and no final model written: EDGE_15" in report
+    assert "no (unsettled)" in report
+    content = json.loads((tmp_path / "training_report.json").read_text())
+    assert content["promotions"]["EDGE_15"]["settled"] is False
+    assert content["promotions"]["EDGE_15"]["outcome"] == "INCONCLUSIVE"
+    assert "promotions:" in capsys.readouterr().err
+    done = [json.loads(line) for line in job.log.read_text().splitlines()][-1]
+    assert (done["event"], done["promoted"]) == ("symbol_done", False)
