@@ -185,7 +185,8 @@ class Verdict:
     metrics: dict[str, Any] = field(default_factory=dict)
     """Figures, null where not computed, and `not_computed` with the reasons."""
     sessions_needed: int | None = None
-    """Further sessions that would settle it at the observed rate; None for PASS, FAIL, or no number."""
+    """Further sessions that would settle it at the observed rate, or where nothing is earned, that are needed before
+    anything can be decided; None for PASS, FAIL, or no number."""
     context: dict[str, Any] = field(default_factory=dict)
     """What else is needed to recompute it: code version, seed, cost model, hash of the weights."""
 
@@ -302,7 +303,8 @@ def progress_verdict(
     outcome, reasons = _progress_outcome(results, alpha)
     wanted = _more_sessions_for_data(record, criteria) if outcome == "INCONCLUSIVE" else None
     if wanted:
-        reasons.append(f"About {wanted} more sessions would be needed at this rate of trading.")
+        earns = expectancy(record.net_pnl) > 0.0
+        reasons.append(_sessions_sentence(wanted, "at this rate of trading", earns=earns))
     return Verdict(
         outcome=outcome,
         level="progress",
@@ -369,7 +371,8 @@ def promotion_verdict(
     if outcome == "INCONCLUSIVE":
         wanted = _more_sessions_for_edge(record, criteria, edge, beyond, spent)
         if wanted:
-            reasons.append(f"About {wanted} more sessions would be needed if trades go on as observed.")
+            earns = _could_be_shown(edge, beyond)
+            reasons.append(_sessions_sentence(wanted, "if trades go on as observed", earns=earns))
     return Verdict(
         outcome=outcome,
         level="promotion",
@@ -494,6 +497,8 @@ def _more_sessions_at(verdict: Verdict, alpha: float) -> int | None:
         return None
     observed = found["window_sessions"]
     beyond, t_beyond = verdict.criterion("intercept").value, found["intercept_t"]
+    if beyond is not None and beyond <= 0.0:
+        return None
     for_intercept = 0
     if beyond is not None and t_beyond is not None:
         for_intercept = (sessions_to_show(beyond, t_beyond, observed, alpha) or 0) - observed
@@ -741,12 +746,24 @@ def _more_sessions_for_edge(
 ) -> int | None:
     for_data = _more_sessions_for_data(record, criteria) or 0
     trading = sessions_needed(edge, alpha)
-    if trading is None:
+    if trading is None or not _could_be_shown(edge, beyond):
         return for_data or None
     observed = len(record.session_returns)
     for_evidence = _more_sessions(trading, edge.sessions, observed)
     for_intercept = (_sessions_for_intercept(beyond, alpha) or 0) - observed
     return max(for_data, for_evidence, for_intercept) or None
+
+
+def _could_be_shown(edge: ClusteredTest, beyond: Intercept | None) -> bool:
+    """Return True where more data like these would show an edge: mean trade and intercept are above zero."""
+    return edge.mean > 0.0 and not (beyond is not None and beyond.alpha <= 0.0)
+
+
+def _sessions_sentence(wanted: int, supposed: str, *, earns: bool) -> str:
+    """Return how many sessions are wanting; of a losing record never as if they would show an edge."""
+    if earns:
+        return f"About {wanted} more sessions would be needed {supposed}."
+    return f"About {wanted} more sessions are needed before anything can be decided."
 
 
 def _sessions_for_intercept(beyond: Intercept | None, alpha: float) -> int | None:

@@ -127,6 +127,34 @@ def test_too_little_data_says_how_many_more_sessions_would_do():
     assert "20 more sessions" in verdict.reasons[-1]
 
 
+@pytest.mark.parametrize("mean", [-0.01, 0.0])
+@pytest.mark.parametrize("decide", [judged, promoted])
+def test_more_sessions_of_a_record_that_earns_nothing_are_not_said_to_show_an_edge(decide, mean):
+    # As above, 20 more sessions; but what has been seen would show nothing however long it went on.
+    net = trades(mean, 60) if mean else np.tile([1.0, 1.0, -1.0, -1.0], 15)
+    verdict = decide(record_of(net, 30))
+    assert verdict.outcome == "INCONCLUSIVE"
+    assert verdict.sessions_needed == 20
+    assert verdict.reasons[-1] == "About 20 more sessions are needed before anything can be decided."
+    assert not any("would be needed" in reason for reason in verdict.reasons)
+
+
+def test_more_sessions_of_a_record_that_earns_less_than_its_benchmark_are_not_said_to_show_an_edge():
+    net = trades(0.02, 60)
+    held = np.random.default_rng(99).normal(0.0, 0.01, 30)
+    behind = record_of(
+        net,
+        30,
+        session_returns=held + np.random.default_rng(3).normal(-0.0005, 0.004, 30),
+        benchmark_session_returns=held,
+    )
+    verdict = promoted(behind)
+    assert value_of(verdict, "mean_trade") > 0.0 > value_of(verdict, "intercept")
+    assert verdict.outcome == "INCONCLUSIVE"
+    assert verdict.sessions_needed == 20
+    assert verdict.reasons[-1] == "About 20 more sessions are needed before anything can be decided."
+
+
 def test_sessions_without_trades_count_neither_for_the_minimum_nor_against_the_time_it_takes():
     # 240 trades in 10 of 40 sessions: 20 trading sessions take 80 sessions at this rate, 40 more.
     quiet = record_of(
