@@ -7,11 +7,14 @@ it, and a changed digit in log or ledger shows.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from rl.common.atomic_files import sha256_of
 from rl.common.errors import DataError
@@ -19,9 +22,37 @@ from rl.stages.adaptation_gate import adaptation_verdict, with_own_criteria
 from rl.stages.evaluation import iso_utc
 from rl.stages.evidence import EvidenceLedger, counted_attempt
 from rl.stages.evidence_log import ActionLog, read_action_log, read_windows_log
-from rl.stages.family import context_of, stored_verdict
+from rl.stages.family import context_of, stored_verdict, what_is_wrong
 from rl.stages.gates import Verdict, across_symbols, progress_verdict, promotion_verdict
 from rl.stages.plan import Criteria
+
+
+class _File(BaseModel):
+    file: str
+    sha256: str
+
+
+class _Family(BaseModel):
+    symbols: list[str]
+    p: list[float | None]
+    q: float
+    corrected_p: float | None
+    rank_threshold: float
+    survived: bool
+    from_runs: dict[str, str] = {}
+
+
+class _Settlement(BaseModel):
+    run: str
+    stage: str
+    outcome: str
+    reasons: list[str]
+    sessions_needed: int | None
+    family: _Family
+
+
+_EVIDENCE = TypeAdapter(dict[str, _File])
+_SETTLEMENT = TypeAdapter(_Settlement)
 
 PURPOSES = ("progress", "adaptation", "promotion")
 """What looks are taken for, in the order of a model's way."""
@@ -116,13 +147,15 @@ def _explained(
     model_verdict: Mapping[str, Any] | None,
 ) -> Explanation:
     stored = stored_verdict(line)
+    evidence = line.get("evidence") or {}
+    _check_shape(evidence, _EVIDENCE, line, "evidence")
     differences, notes = _wrong_files(ledger.path.parent, line), []
     if line.get("outcome") != stored.outcome:
         differences.append(f"the ledger's line says {line.get('outcome')}, its verdict {stored.outcome}")
     recomputed = None
     try:
         recomputed = _recomputed(ledger, entries, line, stored)
-    except (DataError, KeyError, TypeError, ValueError) as error:
+    except (DataError, AttributeError, KeyError, TypeError, ValueError) as error:
         differences.append(f"cannot be recomputed: {type(error).__name__}: {error}")
     compared = 0
     if recomputed is not None:
@@ -136,9 +169,13 @@ def _explained(
                 "Not settled: the run ended before all its symbols were judged. Nothing was promoted."
             )
         else:
+            _check_shape(settlements[-1], _SETTLEMENT, line, "settlement")
             settled = _as_settled(stored, settlements[-1])
             if recomputed is not None:
-                recomputed, found = _settled_again(entries, recomputed, settlements[-1])
+                try:
+                    recomputed, found = _settled_again(entries, recomputed, settlements[-1])
+                except (AttributeError, KeyError, TypeError, ValueError) as error:
+                    found = [f"the family cannot be recomputed: {type(error).__name__}: {error}"]
                 # All that was compared before, and the family.
                 compared, of_the_family = _compared_again(settled, recomputed)
                 differences += [each for each in [*found, *of_the_family] if each not in differences]
@@ -151,11 +188,22 @@ def _explained(
         time=str(line.get("time", "")),
         stored=stored,
         recomputed=recomputed,
-        evidence=tuple(each["file"] for each in line.get("evidence", {}).values()),
+        evidence=tuple(each["file"] for each in evidence.values()),
         compared=compared,
         differences=tuple(differences),
         notes=tuple(notes),
     )
+
+
+def _check_shape(value: Any, shape: TypeAdapter[Any], line: Mapping[str, Any], what: str) -> None:
+    """Refuse a part of the ledger that lacks what is needed or holds something else: it was edited."""
+    try:
+        shape.validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise DataError(
+            f"the ledger's {what} of {line['symbol']}, {line['purpose']}, look {line['attempt']}, was edited or is not "
+            f"of this version: {what_is_wrong(error)}.\n  Restore the ledger from a copy."
+        ) from error
 
 
 def _is_of(model_verdict: Mapping[str, Any], stored: Verdict) -> bool:

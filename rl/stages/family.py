@@ -6,9 +6,12 @@ symbols, running again whatever came out best would undo the correction for how 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from rl.common.errors import DataError
 from rl.stages.gates import Verdict, corrected_p
@@ -79,12 +82,40 @@ def stored_verdict(line: Mapping[str, Any]) -> Verdict:
         DataError: It is not one of this version.
     """
     try:
-        return Verdict.from_dict(line["verdict"])
-    except (KeyError, TypeError) as error:
+        verdict = Verdict.from_dict(line["verdict"])
+        _SHAPE.validate_json(json.dumps(line["verdict"]), strict=True)
+        _Context.model_validate_json(json.dumps(verdict.context), strict=True)
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"the ledger's verdict on {line['symbol']}, {line['purpose']}, look {line['attempt']}, is not one of "
-            f"this version ({error})"
+            f"this version: {what_is_wrong(error)}"
         ) from error
+    return verdict
+
+
+class _Context(BaseModel):
+    """What of a verdict's context is read, where it is there."""
+
+    run: str = ""
+    weights: str = ""
+    alpha: float = 0.0
+    asked: dict[str, Any] = {}
+    null_bank: dict[str, str] = {}
+    null_bank_caution: str = ""
+
+
+_SHAPE = TypeAdapter(Verdict)
+
+
+def what_is_wrong(error: Exception) -> str:
+    """Return in a sentence what keeps a line of the ledger from being read."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return f"{place}: {first['msg']}, found {first['input']!r}"
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    return str(error)
 
 
 def _look(line: Mapping[str, Any]) -> _Look:

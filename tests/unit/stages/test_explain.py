@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rl.apps.commands.gate import explanation_lines
 from rl.backtest import engine
 from rl.checkpoints.checkpoint import load_checkpoint, stage_file
 from rl.common.atomic_files import sha256_of
@@ -450,3 +451,74 @@ def test_a_verdict_with_an_unknown_field_is_refused(place):
 def test_the_text_of_a_verdict_as_stored_is_that_of_the_model(place):
     final = Verdict.from_dict(place.models["EDGE_15_final_model.pth"][2])
     assert place.explain()["promotion"].stored.lines() == final.lines()
+
+
+# --- a ledger that was edited by hand ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "says"),
+    [
+        ("verdict", ("evidence",), {"actions": "x"}, "evidence .* actions: .* found 'x'"),
+        ("verdict", ("evidence",), "x", "evidence .* found 'x'"),
+        ("verdict", ("evidence", "actions"), {"file": "a"}, "evidence .* actions.sha256: Field required"),
+        ("verdict", ("verdict", "criteria"), "x", "is not one of this version"),
+        ("verdict", ("verdict", "trades"), "many", "trades: .* found 'many'"),
+        ("verdict", ("verdict", "context", "null_bank"), "x", "null_bank: .* found 'x'"),
+        ("settlement", ("family",), None, "settlement .* family: .* found None"),
+        ("settlement", ("family", "symbols"), "x", "settlement .* family.symbols: .* found 'x'"),
+        ("settlement", ("reasons",), 7, "settlement .* reasons: .* found 7"),
+    ],
+)
+def test_an_edited_line_is_refused_with_what_is_wrong_in_it(place, kind, path, value, says):
+    place.change_ledger(
+        lambda line: edited(line, *path, value=value), kind=kind, purpose="promotion", symbol="EDGE_15"
+    )
+    with pytest.raises(DataError, match=says):
+        place.explain()
+
+
+@pytest.mark.parametrize("name", ["family", "outcome", "reasons", "sessions_needed"])
+def test_a_settlement_that_lacks_something_is_refused(place, name):
+    def without(line: dict) -> dict:
+        del line[name]
+        return line
+
+    place.change_ledger(without, kind="settlement", symbol="EDGE_15")
+    with pytest.raises(DataError, match=f"settlement .* {name}: Field required"):
+        place.explain()
+
+
+def places_in(value, at: tuple = ()) -> list[tuple]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at, *(found for key, each in inner for found in places_in(each, (*at, key)))]
+
+
+def test_whatever_is_edited_is_told_and_never_a_fault_of_the_program(place):
+    """Any place of the two lines, replaced by something of another kind or taken out."""
+    original = place.ledger.path.read_text()
+    rng = np.random.default_rng(1)
+    told = 0
+    for kind, symbol in (("verdict", "EDGE_15"), ("settlement", "EDGE_15"), ("verdict", "NONE_15")):
+        wanted = {"kind": kind, "symbol": symbol, "purpose": "promotion"}
+        line = next(
+            each
+            for each in place.ledger.entries()
+            if all(each.get(name) == value for name, value in wanted.items())
+        )
+        every = [at for at in places_in(line) if at and at[0] not in LEDGERS_OWN]
+        for at in [every[chosen] for chosen in rng.permutation(len(every))[:50]]:
+            value = ["x", None, 7, [], {}, [None], {"x": None}][rng.integers(7)]
+            place.change_ledger(lambda line, at=at, value=value: edited(line, *at, value=value), **wanted)
+            try:
+                for found in place.explain().values():
+                    told += not found.agrees
+                    explanation_lines(found)
+            except DataError:
+                told += 1
+            place.ledger.path.write_text(original)
+    assert told > 60
+
+
+LEDGERS_OWN = ("kind", "symbol", "purpose", "window_hash", "attempt")
+"""What every line needs to be one at all; reading the ledger refuses it without."""
