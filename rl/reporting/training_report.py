@@ -121,7 +121,11 @@ def _promoted(outcome: SymbolOutcome) -> str:
 
 
 def write_training_report(
-    outcomes: Sequence[SymbolOutcome], plan: Plan, folder: Path, calibration: Calibration | None = None
+    outcomes: Sequence[SymbolOutcome],
+    plan: Plan,
+    folder: Path,
+    calibration: Calibration | None = None,
+    forgotten: Sequence[str] = (),
 ) -> list[Path]:
     """Write `training_report.txt` and `.json` into a run's folder; return their paths.
 
@@ -130,11 +134,13 @@ def write_training_report(
         plan: The run's plan.
         folder: Where to.
         calibration: How often trading without an edge passes the plan's gates; None where that was not tried.
+        forgotten: Which models the ledger does not know the looks behind, in sentences.
     """
     text, data = folder / "training_report.txt", folder / "training_report.json"
-    notes = calibration.notes() if calibration else []
+    notes = [*(calibration.notes() if calibration else []), *(f"{text}." for text in forgotten)]
     write_text(text, "\n".join(_text(outcomes, plan, notes)) + "\n")
-    write_json(data, {**_json(outcomes, plan), "null_bank": calibration.to_dict() if calibration else None})
+    null_bank = calibration.to_dict() if calibration else None
+    write_json(data, {**_json(outcomes, plan), "null_bank": null_bank, "forgotten_looks": list(forgotten)})
     return [text, data]
 
 

@@ -1,13 +1,21 @@
-"""How much has been tried on a symbol: every judged look in the evidence ledger is one trial."""
+"""How much has been tried on a symbol: every judged look in the evidence ledger is one trial.
+
+A ledger that was deleted, or lies elsewhere, counts too few; the models that were judged under it tell.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rl.checkpoints.checkpoint import STAGES, Checkpoint, load_checkpoint, stage_file
+from rl.common.errors import CheckpointError
 from rl.stages.evidence import EvidenceLedger
+from rl.stages.family import context_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +58,45 @@ def _sharpe_per_session(entry: dict[str, Any]) -> float | None:
     verdict = entry.get("verdict", {})
     ratio = verdict.get("metrics", {}).get("sharpe_per_session", entry.get("sharpe_per_session"))
     return None if ratio is None else float(ratio)
+
+
+def forgotten_looks(ledger: EvidenceLedger, models_dir: Path, symbol: str) -> list[str]:
+    """Return a sentence for each of a symbol's models that was judged and whose verdict the ledger has no line of.
+
+    Then the ledger was deleted, or is another than the model was judged under, and counts fewer looks than were taken.
+    A damaged model is passed over: whoever uses it is told.
+
+    Raises:
+        DataError: The ledger is damaged.
+    """
+    entries, said = ledger.entries(), []
+    for stage in STAGES:
+        path = models_dir / stage_file(symbol, stage)
+        if not path.is_file():
+            continue
+        try:
+            checkpoint = load_checkpoint(path)
+        except CheckpointError:
+            continue
+        if not _is_known(entries, checkpoint):
+            said.append(
+                f"the ledger {ledger.path} knows nothing of the looks behind {path}; counting began anew"
+            )
+    return said
+
+
+def _is_known(entries: Sequence[dict[str, Any]], checkpoint: Checkpoint) -> bool:
+    """Return True where the ledger has the verdict a model carries, or the model carries none that could be found."""
+    verdict = checkpoint.verdict
+    window_hash = verdict.get("window", {}).get("hash")
+    if window_hash is None:
+        return True
+    judged = (checkpoint.symbol, verdict["level"], window_hash, verdict["attempt"])
+    weights = verdict["context"].get("weights")
+    return any(
+        entry["kind"] == "verdict"
+        and (entry["symbol"], entry["purpose"], entry["window_hash"], entry["attempt"]) == judged
+        # After a fresh start the same number may have been given to another model.
+        and context_of(entry).get("weights", weights) == weights
+        for entry in entries
+    )

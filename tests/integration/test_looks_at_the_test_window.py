@@ -137,6 +137,28 @@ def test_deleting_models_and_reports_makes_nothing_fresh(trained, tmp_path):
     assert backtest.looks("--stage", "ppo") == 1
 
 
+def test_beside_another_ledger_backtest_and_training_say_that_counting_began_anew(trained, tmp_path):
+    place = Workplace(tmp_path / "user")
+    shutil.copytree(trained.root, place.root)
+    forgot = "knows nothing of the looks behind"
+    own, elsewhere = Backtests(place, place.reports), Backtests(place, tmp_path / "elsewhere")
+    assert not any(forgot in note for note in own("--stage", "ppo")[0]["notes"])
+    symbol, text = elsewhere("--stage", "ppo")
+    assert any(
+        forgot in note and note.endswith("ppo_stage1.pth; counting began anew") for note in symbol["notes"]
+    )
+    assert forgot in text
+    for path in place.reports.glob(LEDGER_NAME):
+        path.unlink()
+    done = place.train("--symbols", SYMBOL, "--stages", "ppo")
+    assert done.code == 0, done.err
+    assert f"{forgot} " in done.err
+    assert training_report_of(place)["forgotten_looks"]
+    # Now the new ledger has the look behind the new stage-1 model; the others are still unknown to it.
+    again = place.train("--symbols", SYMBOL, "--stages", "ppo")
+    assert "ppo_stage1.pth; counting" not in again.err
+
+
 def test_a_dry_run_opens_nothing(backtest):
     done = backtest.place.backtest("--symbols", SYMBOL, "--reports-dir", str(backtest.reports), "--dry-run")
     assert done.code == 0

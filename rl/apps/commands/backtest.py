@@ -41,7 +41,7 @@ from rl.stages.evaluation import look_subject, named_window
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
 from rl.stages.model_files import model_from
 from rl.stages.symbol_data import readable_label
-from rl.stages.trials import trials_of
+from rl.stages.trials import forgotten_looks, trials_of
 from rl.trading.market_arrays import MarketArrays
 from rl.trading.metrics import session_returns, sharpe_ratio
 from rl.trading.rules import TradingRules, rules_for
@@ -182,6 +182,7 @@ def _backtest_symbol(
     if config.split == "test":
         _conclude_look(ledger, symbol, looks["test"], replay, market)
     trials = trials_of(ledger, symbol)
+    notes += forgotten_looks(ledger, options.models_dir, symbol)
     if prepared.note:
         notes.append(f"stage-3 model {prepared.note}")
     if processed.meta["data_hash"] != checkpoint.data_hash:

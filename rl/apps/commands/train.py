@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,6 +44,7 @@ from rl.stages.plan import Plan, load_plan, plan_settings
 from rl.stages.promotion import settle_promotions
 from rl.stages.sequence import check_learners, run_sequence
 from rl.stages.symbol_data import SymbolData, prepare
+from rl.stages.trials import forgotten_looks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +110,7 @@ def train(options: argparse.Namespace) -> int:
             return _after_dry_run(console, data, stages)
         if options.models_dir.is_dir():
             sweep_stray_files(options.models_dir)
+        forgotten = _forgotten(data, options, console)
         kept_out = {symbol: _held_out(symbol, data) for symbol in data}
         jobs = [
             _Job(
@@ -136,7 +138,7 @@ def train(options: argparse.Namespace) -> int:
         found |= _run(rest, options.jobs, data, console)
         outcomes = _settled([(job, found[job.symbol]) for job in jobs if job.symbol in found], console)
         if outcomes:
-            _report(outcomes, plan, calibration, folder, options, console)
+            _report(outcomes, plan, calibration, forgotten, folder, options, console)
         return _exit_code(outcomes, console.problems, strict=options.strict)
 
 
@@ -190,6 +192,16 @@ def _prepared(
         except StagegateError as error:
             console.problem(symbol, error)
     return data
+
+
+def _forgotten(symbols: Iterable[str], options: argparse.Namespace, console: Console) -> list[str]:
+    """Say which models' looks the ledger does not know; before training, which replaces their files."""
+    ledger = EvidenceLedger(options.reports_dir / LEDGER_NAME)
+    said = [text for symbol in symbols for text in forgotten_looks(ledger, options.models_dir, symbol)]
+    console.event("forgotten_looks", notes=said)
+    for text in said:
+        console.warn(f"warning: {text}")
+    return said
 
 
 def _after_dry_run(
@@ -327,6 +339,7 @@ def _report(
     outcomes: Sequence[SymbolOutcome],
     plan: Plan,
     calibration: Calibration,
+    forgotten: Sequence[str],
     folder: Path,
     options: argparse.Namespace,
     console: Console,
@@ -335,7 +348,7 @@ def _report(
     for line in [*summary_table(outcomes), "", *promotion_table(outcomes)]:
         console.result(line)
     if plan.monitoring.generate_reports:
-        for path in write_training_report(outcomes, plan, folder, calibration):
+        for path in write_training_report(outcomes, plan, folder, calibration, forgotten):
             console.result(f"report: {path}")
     for outcome in outcomes:
         console.event(

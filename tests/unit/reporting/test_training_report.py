@@ -99,6 +99,13 @@ def test_gates_that_worthless_trading_passes_are_named_before_any_verdict(outcom
     assert written(tmp_path / "plain", outcome)[1]["null_bank"] is None
 
 
+def test_models_whose_looks_the_ledger_does_not_know_are_named_before_any_verdict(outcome, tmp_path):
+    said = "the ledger a.jsonl knows nothing of the looks behind b.pth; counting began anew"
+    text, data = write_training_report([outcome], PLAN, tmp_path, forgotten=[said])
+    assert said in text.read_text().split("=" * 100)[0]
+    assert json.loads(data.read_text())["forgotten_looks"] == [said]
+
+
 def test_windows_are_listed_with_their_sessions(outcome, data, tmp_path):
     text, found = written(tmp_path, outcome)
     windows = found["symbols"]["EDGE_15"]["windows"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rl.apps.commands.console import Console
-from rl.apps.commands.train import _comparable, _exit_code, _held_out, _Job, _report, _settled
+from rl.apps.commands.train import _comparable, _exit_code, _forgotten, _held_out, _Job, _report, _settled
 from rl.common.errors import ConfigError, DataError, StagegateError
 from rl.common.runlog import RunLog
 from rl.features.pipeline import FeatureTable
@@ -157,7 +157,7 @@ def test_a_ledger_that_cannot_be_settled_in_costs_the_promotions_and_not_the_rep
     with RunLog(job.log) as log:
         console = Console(log, as_json=False, quiet=False)
         outcomes = _settled([(job, judged)], console)
-        _report(outcomes, PLAN, refuse_if_nulls_pass(PLAN), tmp_path, options, console)
+        _report(outcomes, PLAN, refuse_if_nulls_pass(PLAN), [], tmp_path, options, console)
     assert list(console.problems) == ["promotions"]
     assert _exit_code(outcomes, console.problems, strict=False) == code
     assert not list(job.models_dir.glob("*_final_model.pth"))
@@ -170,3 +170,24 @@ def test_a_ledger_that_cannot_be_settled_in_costs_the_promotions_and_not_the_rep
     assert "promotions:" in capsys.readouterr().err
     done = [json.loads(line) for line in job.log.read_text().splitlines()][-1]
     assert (done["event"], done["promoted"]) == ("symbol_done", False)
+
+
+def test_a_model_whose_looks_another_ledger_counted_is_named_on_the_console(data, tmp_path, capsys):
+    job = a_job(data, tmp_path)
+    judged = judged_outcome(data, PLAN, 5.0, models=job.models_dir, ledger=EvidenceLedger(job.ledger))
+    with RunLog(job.log) as log:
+        console = Console(log, as_json=False, quiet=True)
+        _settled([(job, judged)], console)
+        here, elsewhere = (
+            argparse.Namespace(models_dir=job.models_dir, reports_dir=folder)
+            for folder in (tmp_path, tmp_path / "other")
+        )
+        capsys.readouterr()
+        # The stage file of this fixture carries a made-up verdict that no ledger has.
+        (job.models_dir / "EDGE_15_ppo_stage1.pth").unlink()
+        assert _forgotten([data.symbol], here, console) == []
+        (said,) = _forgotten([data.symbol], elsewhere, console)
+    final = job.models_dir / "EDGE_15_final_model.pth"
+    assert said.endswith(f"knows nothing of the looks behind {final}; counting began anew")
+    assert capsys.readouterr().err == f"warning: {said}\n"
+    assert console.problems == {}
