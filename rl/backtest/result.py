@@ -54,7 +54,8 @@ class SymbolResult:
     cost_frontier: list[dict[str, float | None]]
     break_even_cost: BreakEvenCost
     sharpe_after_trials: Figures
-    """Deflated and probabilistic Sharpe ratio, with the number of trials."""
+    """Deflated and probabilistic Sharpe ratio, with the number of trials: each 1 minus the chance of such a ratio by
+    luck alone, not the chance that there is an edge."""
     exits: dict[str, int]
     trades: list[dict[str, Any]]
     """The latest closed trades, oldest first."""
@@ -168,11 +169,13 @@ def _mean(values: Sequence[float | int | None]) -> float | None:
 
 
 def sharpe_after_trials(returns: np.ndarray, trials: int, trial_variance: float | None) -> Figures:
-    """Return how likely it is that the Sharpe ratio is real, given how many things were tried.
+    """Return how hard the Sharpe ratio is to explain by luck alone, given how many things were tried.
 
-    `probabilistic_sharpe` is the chance that the true ratio is above zero, as if this were the only thing ever tried;
-    `deflated_sharpe` the chance that it is above what the best of all trials shows by luck alone. Both are shown
-    and decide nothing. Sources: `rl.trading.metrics.deflated_sharpe`.
+    Both are 1 minus a p value, the chance of such a ratio or a larger one by luck. `probabilistic_sharpe` takes this as
+    the only thing ever tried, its true ratio zero; `deflated_sharpe` takes the true ratio to be what the best of all
+    trials is expected to show where none has an edge. Neither is the chance that there is an edge: 0.95 does not mean
+    that 95 of 100 such ratios are real. Both are shown and decide nothing. Sources:
+    `rl.trading.metrics.deflated_sharpe`.
 
     Args:
         returns: Net returns per session, fractions. (S,)

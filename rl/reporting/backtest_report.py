@@ -22,6 +22,7 @@ from rl.trading.ledger import LOG_BAR, LOG_PRICE, LOG_REASON
 
 SCHEMA_VERSION = 1
 ENDINGS = (".txt", ".json")
+_NOT_THE_CHANCE = "not the chance that there is an edge; shown, not used to decide"
 _AT_OPEN = (ORDER, LATE_SESSION_END, NO_FEATURES)
 
 
@@ -150,14 +151,14 @@ def _trials_text(result: SymbolResult) -> list[str]:
     found, reasons = result.sharpe_after_trials.values, result.sharpe_after_trials.not_computed
     if found["deflated_sharpe"] is not None:
         return [
-            f"  deflated Sharpe {number(found['deflated_sharpe'])} (chance that the Sharpe ratio is real after "
-            f"{whole(found['trials'])} trials; shown, not used to decide)"
+            f"  deflated Sharpe {number(found['deflated_sharpe'])} (1 minus the chance that luck alone shows such a "
+            f"ratio as the best of {whole(found['trials'])} trials; {_NOT_THE_CHANCE})"
         ]
     lines = [f"  deflated Sharpe cannot be computed: {reasons['deflated_sharpe']}"]
     if found["probabilistic_sharpe"] is not None:
         lines.append(
-            f"  probabilistic Sharpe {number(found['probabilistic_sharpe'])} (chance that the Sharpe ratio is above "
-            "zero, as if this were the only trial; shown, not used to decide)"
+            f"  probabilistic Sharpe {number(found['probabilistic_sharpe'])} (1 minus the chance that luck alone shows "
+            f"such a ratio, as if this were the only trial; {_NOT_THE_CHANCE})"
         )
     return lines
 

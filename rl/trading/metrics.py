@@ -361,11 +361,13 @@ def best_sharpe_by_luck(trials: int, trial_variance: float) -> float:
 def deflated_sharpe(
     sharpe: float, sessions: int, skew: float, kurtosis: float, trials: int, trial_variance: float
 ) -> float:
-    """Return the probability that the true Sharpe ratio exceeds what the best of `trials` shows by luck.
+    """Return 1 minus the chance of such a Sharpe ratio, or a larger one, by luck as the best of `trials`.
 
-    Bailey and Lopez de Prado (2014), "The deflated Sharpe ratio", eq. 2. A figure to show beside its trial
-    count, not to decide by: as a rule with 0.95 it is much stricter than 5 %. nan for fewer than two sessions
-    or a nan ratio.
+    By luck: where the true ratio is what the best of so many trials without an edge is expected to show
+    (`best_sharpe_by_luck`). It is 1 minus a p value, not the probability that there is an edge: that one also
+    depends on how many of the things one tries have one. Bailey and Lopez de Prado (2014), "The deflated Sharpe
+    ratio", eq. 2. A figure to show beside its trial count, not to decide by: as a rule with 0.95 it is much
+    stricter than 5 %. nan for fewer than two sessions or a nan ratio.
 
     Args:
         sharpe: Sharpe ratio **per session**, not annual.

@@ -175,7 +175,7 @@ def test_a_first_backtest_says_that_there_is_nothing_to_deflate_by(backtest):
     assert "one judged trial" in found["not_computed"]["deflated_sharpe"]
     assert 0 < found["probabilistic_sharpe"] < 1
     assert "deflated Sharpe cannot be computed: the evidence ledger holds one judged trial" in text
-    assert f"probabilistic Sharpe {found['probabilistic_sharpe']:.2f} (chance that" in text
+    assert f"probabilistic Sharpe {found['probabilistic_sharpe']:.2f} (1 minus the chance that luck" in text
 
 
 def test_every_model_tried_deflates_the_sharpe_ratio_further(backtest):
@@ -197,8 +197,8 @@ def test_every_model_tried_deflates_the_sharpe_ratio_further(backtest):
     spread = ratios[-1] / quantile(found["probabilistic_sharpe"])
     assert found["deflated_sharpe"] == pytest.approx(NormalDist().cdf((ratios[-1] - luck) / spread))
     assert (
-        f"deflated Sharpe {found['deflated_sharpe']:.2f} (chance that the Sharpe ratio is real after 3 trials; "
-        "shown, not used to decide)"
+        f"deflated Sharpe {found['deflated_sharpe']:.2f} (1 minus the chance that luck alone shows such a ratio "
+        "as the best of 3 trials; not the chance that there is an edge; shown, not used to decide)"
     ) in text
 
 
@@ -212,7 +212,7 @@ def test_gates_count_as_trials_too(backtest):
     symbol, text = backtest()
     assert symbol["sharpe_after_trials"]["trials"] == 3
     assert symbol["sharpe_after_trials"]["deflated_sharpe"] is not None
-    assert "after 3 trials" in text
+    assert "the best of 3 trials" in text
 
 
 def test_after_a_training_run_its_gates_and_its_promotion_are_the_trials(trained, tmp_path):
@@ -222,7 +222,7 @@ def test_after_a_training_run_its_gates_and_its_promotion_are_the_trials(trained
     # Two progress gates, one adaptation gate, one promotion, and this backtest.
     assert symbol["sharpe_after_trials"]["trials"] == 5
     assert 0 <= symbol["sharpe_after_trials"]["deflated_sharpe"] <= 1
-    assert "after 5 trials" in text
+    assert "the best of 5 trials" in text
 
 
 def test_the_break_even_cost_stands_beside_the_frontier(backtest):

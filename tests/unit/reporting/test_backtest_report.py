@@ -211,12 +211,15 @@ def test_the_deflated_sharpe_is_said_with_its_trials_and_that_it_decides_nothing
     result, _ = a_result(trials=7, trial_variance=0.04)
     value = result.sharpe_after_trials.values["deflated_sharpe"]
     assert (
-        f"deflated Sharpe {value:.2f} (chance that the Sharpe ratio is real after 7 trials; shown, not used to decide)"
-        in report_of(trials=7, trial_variance=0.04)
-    )
+        f"deflated Sharpe {value:.2f} (1 minus the chance that luck alone shows such a ratio as the best of 7 trials; "
+        "not the chance that there is an edge; shown, not used to decide)"
+    ) in report_of(trials=7, trial_variance=0.04)
     alone = report_of(trials=1)
     assert "deflated Sharpe cannot be computed: the evidence ledger holds one judged trial" in alone
-    assert "zero, as if this were the only trial; shown, not used to decide)" in alone
+    assert (
+        "(1 minus the chance that luck alone shows such a ratio, as if this were the only trial; "
+        "not the chance that there is an edge; shown, not used to decide)"
+    ) in alone
 
 
 def test_a_record_that_never_moved_has_neither_sharpe_chance():
