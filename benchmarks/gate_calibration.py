@@ -37,8 +37,8 @@ from rl.common.atomic_files import write_json
 from rl.common.seeding import generator
 from rl.common.threads import use_one_thread
 from rl.market.synthetic import SyntheticMarket, generate
-from rl.stages.evidence import alpha_for_attempt, benjamini_hochberg, session_clustered_t
-from rl.stages.gates import TradeRecord, Verdict, progress_verdict, promotion_verdict
+from rl.stages.evidence import alpha_for_attempt, session_clustered_t
+from rl.stages.gates import TradeRecord, Verdict, across_symbols, progress_verdict, promotion_verdict
 from rl.stages.plan import Criteria, StageName, load_plan
 from rl.trading.market_arrays import MarketArrays
 from rl.trading.metrics import (
@@ -100,15 +100,23 @@ class Judged:
     """The promotion gate with stage 2's criteria."""
     edge_only: str
     """The promotion gate with those of stage 3, which names none: amount of data and evidence alone."""
-    five_percent: bool
-    """Whether the promotion gate passes at 5 %, nothing kept for later attempts."""
-    p: float
-    """Chance of such a mean trade without any edge; 1 where nothing could be tested."""
     trades: int
     mean_return: float
     """Per session, a fraction."""
     spread: float
     """Standard deviation of the session returns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSymbol:
+    """One symbol of a run of several, for the rules that choose among them."""
+
+    naive: bool
+    """Stage 2's point criteria alone."""
+    five_percent: bool
+    """Whether the promotion gate passes at 5 %, nothing kept for later attempts."""
+    verdict: Verdict
+    """The promotion gate's, judged alone."""
 
 
 @cache
@@ -117,10 +125,12 @@ def criteria(stage: StageName) -> Criteria:
     return replace(load_plan(PLAN).criteria(stage), min_episodes=None)
 
 
-def promotion(record: TradeRecord, stage: StageName, *, attempt: int = 1, alpha: float = ALPHA) -> Verdict:
+def promotion(
+    record: TradeRecord, stage: StageName, *, symbol: str = "SYN", attempt: int = 1, alpha: float = ALPHA
+) -> Verdict:
     """Return the product's promotion verdict."""
     return promotion_verdict(
-        record, criteria(stage), symbol="SYN", stage=stage, window={}, attempt=attempt, alpha=alpha
+        record, criteria(stage), symbol=symbol, stage=stage, window={}, attempt=attempt, alpha=alpha
     )
 
 
@@ -145,7 +155,6 @@ def judged(record: TradeRecord) -> Judged:
     """Return what every rule says about a record."""
     verdict = promotion(record, "moe")
     progress = progress_verdict(record, criteria("moe"), symbol="SYN", stage="moe", window={}, alpha=ALPHA)
-    p = verdict.criterion("p_no_edge").value
     returns = record.session_returns
     return Judged(
         naive=is_naive_pass(record),
@@ -157,8 +166,6 @@ def judged(record: TradeRecord) -> Judged:
         progress=progress.outcome,
         promotion=verdict.outcome,
         edge_only=promotion(record, "maml").outcome,
-        five_percent=is_pass_at_five_percent(record),
-        p=1.0 if p is None else p,
         trades=len(record.net_pnl),
         mean_return=float(np.mean(returns)),
         spread=float(np.std(returns, ddof=1)),
@@ -258,7 +265,16 @@ def retry_run(sessions: int, run: int) -> dict[str, int | None]:
     return first
 
 
-def symbols_run(run: int) -> list[Judged]:
+def run_symbol(record: TradeRecord, symbol: str) -> RunSymbol:
+    """Judge one symbol of a run, alone."""
+    return RunSymbol(
+        naive=is_naive_pass(record),
+        five_percent=is_pass_at_five_percent(record),
+        verdict=promotion(record, "moe", symbol=symbol),
+    )
+
+
+def symbols_run(run: int) -> list[RunSymbol]:
     """Judge ten trained policies on noise and three best ones on a real edge, 60 fresh sessions each."""
     found = []
     for place in range(SYMBOLS):
@@ -267,12 +283,13 @@ def symbols_run(run: int) -> list[Judged]:
         actions = trained_actions(market, TRAINING_SESSIONS, (USUAL_COST_BP,), rng)[USUAL_COST_BP]
         stretch = Stretch(arrays_of(market), rules_at(USUAL_COST_BP))
         window = (TRAINING_SESSIONS, TRAINING_SESSIONS + SYMBOL_SESSIONS)
-        found.append(judged(stretch.record(actions, window)))
+        found.append(run_symbol(stretch.record(actions, window), f"noise {place}"))
     name, params = REAL_EDGE
     for place in range(max(REAL_AMONG_THEM)):
         market = drawn(name, SYMBOL_SESSIONS, "symbols", "real", run, place, **params)
         stretch = Stretch(arrays_of(market), rules_at(USUAL_COST_BP))
-        found.append(judged(stretch.record(oracle_actions(market, USUAL_COST_BP), (0, SYMBOL_SESSIONS))))
+        record = stretch.record(oracle_actions(market, USUAL_COST_BP), (0, SYMBOL_SESSIONS))
+        found.append(run_symbol(record, f"real {place}"))
     return found
 
 
@@ -504,32 +521,27 @@ def symbol_tables(runs: int, spread: Spread) -> list[Table]:
     ]
 
 
-def naive_choice(symbols: Sequence[Judged]) -> list[bool]:
+def naive_choice(symbols: Sequence[RunSymbol]) -> list[bool]:
     """Promote whoever meets the point criteria."""
     return [each.naive for each in symbols]
 
 
-def each_at_five_percent(symbols: Sequence[Judged]) -> list[bool]:
+def each_at_five_percent(symbols: Sequence[RunSymbol]) -> list[bool]:
     """Promote whoever shows an edge at 5 %, however many were tried."""
     return [each.five_percent for each in symbols]
 
 
-def own_verdict(symbols: Sequence[Judged]) -> list[bool]:
+def own_verdict(symbols: Sequence[RunSymbol]) -> list[bool]:
     """Promote whoever passes the promotion gate, as if it were alone."""
-    return [each.promotion == "PASS" for each in symbols]
+    return [each.verdict.passed for each in symbols]
 
 
-def family_verdict(symbols: Sequence[Judged], q: float = FALSE_DISCOVERY_RATE) -> list[bool]:
-    """Promote who passes alone and survives Benjamini-Hochberg over the p values, each corrected for its attempt.
-
-    Whoever does not pass alone counts with a p of 1, as in `rl.stages.gates.across_symbols`.
-    """
-    cost = ALPHA / alpha_for_attempt(1, ALPHA)
-    claimed = [min(1.0, each.p * cost) if each.promotion == "PASS" else 1.0 for each in symbols]
-    return benjamini_hochberg(np.array(claimed), q).tolist()
+def family_verdict(symbols: Sequence[RunSymbol], q: float = FALSE_DISCOVERY_RATE) -> list[bool]:
+    """Promote whom the product promotes of a run's symbols."""
+    return [settled.passed for settled in across_symbols([each.verdict for each in symbols], q)]
 
 
-SYMBOL_RULES: dict[str, Callable[[Sequence[Judged]], list[bool]]] = {
+SYMBOL_RULES: dict[str, Callable[[Sequence[RunSymbol]], list[bool]]] = {
     "naive stage 2": naive_choice,
     "p at most 5 % each": each_at_five_percent,
     "promotion gate, each alone": own_verdict,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,19 +28,22 @@ from benchmarks.gate_calibration import (
     FRESH_SESSIONS,
     POWER_SESSIONS,
     SYMBOL_RULES,
-    Judged,
     Rate,
+    RunSymbol,
     Stretch,
     Table,
     calibration,
+    family_verdict,
     main,
     noise_run,
+    promotion,
     retry_run,
     sessions_for_power,
     spread_over,
 )
 from rl.common.seeding import generator
 from rl.market.synthetic import generate
+from rl.stages.gates import Outcome, TradeRecord, across_symbols
 
 
 def rule(weight: float, threshold: float) -> LinearRules:
@@ -47,19 +51,23 @@ def rule(weight: float, threshold: float) -> LinearRules:
     return LinearRules(*one)
 
 
-def verdict(*, p: float, promotion: str, naive: bool = False) -> Judged:
-    return Judged(
-        naive=naive,
-        targets=False,
-        progress="PASS",
-        promotion=promotion,
-        edge_only=promotion,
-        five_percent=p <= 0.05,
-        p=p,
-        trades=200,
-        mean_return=0.0,
-        spread=1.0,
+def run_symbol(place: int, *, p: float, outcome: Outcome, naive: bool = False, attempt: int = 1) -> RunSymbol:
+    """Return a symbol with this p value: a real verdict with the figures that decide replaced."""
+    daily = np.tile([30.0, -10.0], 30)
+    record = TradeRecord(
+        net_pnl=np.repeat(daily, 4),
+        trade_session=np.repeat(np.arange(60), 4),
+        session_returns=4.0 * daily / CAPITAL,
+        benchmark_session_returns=np.tile([0.01, 0.01, -0.01, -0.01], 15),
+        max_drawdown=0.01,
     )
+    alone = promotion(record, "moe", symbol=f"S{place}", attempt=attempt)
+    criteria = tuple(
+        replace(one, value=p, met=p <= alone.alpha_used) if one.name == "p_no_edge" else one
+        for one in alone.criteria
+    )
+    verdict = replace(alone, outcome=outcome, criteria=criteria, reasons=())
+    return RunSymbol(naive=naive, five_percent=p <= 0.05, verdict=verdict)
 
 
 def test_a_rule_goes_in_beyond_its_threshold_and_out_where_the_score_crosses_zero():
@@ -161,10 +169,24 @@ def test_retrying_opens_the_naive_gate_and_not_the_one_that_counts_attempts():
 def test_a_family_of_symbols_promotes_whoever_survives_benjamini_hochberg():
     # Of ten p values doubled for the first attempt, the smallest has to be at most 0.5 %, the second at most 1 %;
     # with q 10 %, at most 1 % and 2 %.
-    family = [verdict(p=0.002, promotion="PASS"), verdict(p=0.009, promotion="PASS", naive=True)]
-    family += [verdict(p=0.04, promotion="INCONCLUSIVE")] + 7 * [verdict(p=0.5, promotion="FAIL")]
+    family = [
+        run_symbol(0, p=0.002, outcome="PASS"),
+        run_symbol(1, p=0.009, outcome="PASS", naive=True),
+        run_symbol(2, p=0.04, outcome="INCONCLUSIVE"),
+    ]
+    family += [run_symbol(place, p=0.5, outcome="FAIL") for place in range(3, 10)]
     chosen = {name: np.flatnonzero(rule(family)).tolist() for name, rule in SYMBOL_RULES.items()}
     assert list(chosen.values()) == [[1], [0, 1, 2], [0, 1], [0], [0, 1]]
+
+
+def test_the_rule_for_a_family_is_the_products_own():
+    # At a second look a p value counts six times, not twice: 0.012, where the first of ten has to be at most 0.005.
+    family = [run_symbol(0, p=0.002, outcome="PASS", attempt=2)]
+    family += [run_symbol(place, p=0.5, outcome="FAIL", attempt=2) for place in range(1, 10)]
+    settled = across_symbols([each.verdict for each in family], 0.05)
+    assert family_verdict(family) == [one.passed for one in settled] == 10 * [False]
+    # Alone in its run, a symbol has only its own test to pass, whatever the rate of false discoveries.
+    assert family_verdict(family[:1], q=0.001) == [True]
 
 
 def test_sessions_needed_agree_with_the_textbook_where_there_are_many():
