@@ -1,4 +1,4 @@
-"""How much has been tried on a symbol: every judged look in the evidence ledger is one trial.
+"""How much has been tried on a symbol: every look in the evidence ledger that showed a Sharpe ratio is one trial.
 
 A ledger that was deleted, or lies elsewhere, counts too few; the models that were judged under it tell.
 """
@@ -20,7 +20,7 @@ from rl.stages.family import context_of
 
 @dataclass(frozen=True, kw_only=True)
 class Trials:
-    """The judged trials of one symbol."""
+    """The trials of one symbol."""
 
     count: int
     """Trials with a Sharpe ratio. One that never traded, or whose returns did not vary, has none; luck cannot make it
@@ -32,10 +32,12 @@ class Trials:
 def trials_of(ledger: EvidenceLedger, symbol: str) -> Trials:
     """Return how many trials of a symbol the ledger holds, and how widely their Sharpe ratios spread.
 
-    A trial is one purpose, window and attempt: the same weights judged again on the same window under the same costs
-    keep their attempt and stay one trial, while the same weights on another window are another. That counts more
-    trials than there were models, which errs on the strict side. Lines of older versions without a Sharpe ratio are
-    left out.
+    What counts are the looks of gates and promotions, and those of backtests: at the test window, at the promotion
+    window, and with `--split all` at both. A backtest of training or validation bars is no look and no trial: what
+    was fitted to those is judged there by the gates. A trial is one purpose, window and attempt: the same weights
+    judged again on the same window under the same costs keep their attempt and stay one trial, of which the ratio
+    written last counts, while the same weights on another window are another. That counts more trials than there were
+    models, which errs on the strict side. Lines of older versions without a Sharpe ratio are left out.
 
     Raises:
         DataError: The ledger is damaged.
@@ -51,6 +53,19 @@ def trials_of(ledger: EvidenceLedger, symbol: str) -> Trials:
     return Trials(
         count=len(ratios), sharpe_variance=float(np.var(ratios, ddof=1)) if len(ratios) > 1 else None
     )
+
+
+def conclusions(
+    ledger: EvidenceLedger, symbol: str, purpose: str, window_hash: str, attempt: int
+) -> list[dict[str, Any]]:
+    """Return what gates (with their `verdict`) and backtests wrote down of one look, oldest first.
+
+    Raises:
+        DataError: The ledger is damaged.
+    """
+    look = {"kind": "verdict", "symbol": symbol, "purpose": purpose, "window_hash": window_hash}
+    look["attempt"] = attempt
+    return [entry for entry in ledger.entries() if entry.items() >= look.items()]
 
 
 def _sharpe_per_session(entry: dict[str, Any]) -> float | None:

@@ -225,6 +225,60 @@ def test_after_a_training_run_its_gates_and_its_promotion_are_the_trials(trained
     assert "the best of 5 trials" in text
 
 
+def ratios_by_purpose(backtest: Backtests) -> dict[str, float]:
+    """Return the Sharpe ratio per session of every backtest's conclusion in the ledger, by purpose, the last each."""
+    lines = EvidenceLedger(backtest.reports / LEDGER_NAME).entries()
+    return {line["purpose"]: line["sharpe_per_session"] for line in lines if line["kind"] == "verdict"}
+
+
+def test_a_backtest_of_the_promotion_window_is_a_trial(backtest):
+    """Whoever tries models there and shows the best of them on the test window has tried as many."""
+    for number, stage in enumerate(("ppo", "moe"), start=1):
+        symbol, _ = backtest("--split", "promotion", "--stage", stage)
+        assert symbol["sharpe_after_trials"]["trials"] == number
+    shown = symbol["metrics"]["sharpe_ratio"] / math.sqrt(252)
+    assert ratios_by_purpose(backtest) == {"promotion": pytest.approx(shown)}
+    assert backtest("--stage", "moe")[0]["sharpe_after_trials"]["trials"] == 3
+
+
+def test_a_backtest_of_all_bars_is_a_trial_on_each_window_it_opened(backtest):
+    symbol, _ = backtest("--split", "all", "--stage", "ppo")
+    assert symbol["sharpe_after_trials"]["trials"] == 2
+    part = ratios_by_purpose(backtest)
+    assert len({*part.values(), symbol["metrics"]["sharpe_ratio"] / math.sqrt(252)}) == 3
+    # The same weights on those windows by themselves are the same trials, and that ratio is the one that counts.
+    for purpose in ("promotion", "test"):
+        alone, _ = backtest("--split", purpose, "--stage", "ppo")
+        assert alone["sharpe_after_trials"]["trials"] == 2
+        ratio = alone["metrics"]["sharpe_ratio"] / math.sqrt(252)
+        assert ratios_by_purpose(backtest)[purpose] == pytest.approx(ratio)
+    # As a part of all bars a window adds nothing to what it showed by itself.
+    before = ratios_by_purpose(backtest)
+    backtest("--split", "all", "--stage", "ppo")
+    assert ratios_by_purpose(backtest) == before
+
+
+def test_backtests_of_training_and_validation_bars_are_no_trials(backtest):
+    for split in ("train", "validation"):
+        symbol, _ = backtest("--split", split)
+        assert symbol["sharpe_after_trials"]["trials"] == 0
+
+
+def test_a_champion_judged_on_the_promotion_window_is_a_trial_there_already(trained, tmp_path):
+    place = Workplace(tmp_path / "user")
+    shutil.copytree(trained.root, place.root)
+    backtest = Backtests(place, place.reports)
+    judged = training_report_of(place)["symbols"][SYMBOL]["champion"]
+    before = place.gate("--looks", SYMBOL).out
+    for split, trials in (("promotion", 4), ("all", 5)):
+        symbol, _ = backtest("--split", split, "--stage", judged)
+        assert symbol["sharpe_after_trials"]["trials"] == trials
+    # What the gate said of that look still stands there.
+    listed = place.gate("--looks", SYMBOL).out
+    promotion = [[line for line in text.splitlines() if " promotion " in line] for text in (before, listed)]
+    assert promotion[0] == promotion[1] != []
+
+
 def test_the_break_even_cost_stands_beside_the_frontier(backtest):
     symbol, text = backtest("--stage", "ppo")
     assert [line["cost_bp_per_side"] for line in symbol["cost_frontier"]] == [0, 5, 10, 20, 50]

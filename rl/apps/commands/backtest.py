@@ -41,7 +41,7 @@ from rl.stages.evaluation import look_subject, named_window
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
 from rl.stages.model_files import model_from
 from rl.stages.symbol_data import readable_label
-from rl.stages.trials import forgotten_looks, trials_of
+from rl.stages.trials import conclusions, forgotten_looks, trials_of
 from rl.trading.market_arrays import MarketArrays
 from rl.trading.metrics import session_returns, sharpe_ratio
 from rl.trading.rules import TradingRules, rules_for
@@ -179,8 +179,8 @@ def _backtest_symbol(
         scheme=checkpoint.action_scheme,
         capital=config.initial_capital,
     )
-    if config.split == "test":
-        _conclude_look(ledger, symbol, looks["test"], replay, market)
+    for name, shown in looks.items():
+        _conclude_look(ledger, symbol, shown, replay, market, by_itself=name == config.split)
     trials = trials_of(ledger, symbol)
     notes += forgotten_looks(ledger, options.models_dir, symbol)
     if prepared.note:
@@ -239,6 +239,10 @@ _COUNTED_WINDOWS = {"promotion": ("promotion",), "test": ("test",), "all": ("pro
 class _Look:
     """One counted look at a window."""
 
+    purpose: str
+    """promotion or test, as the window."""
+    window: tuple[int, int]
+    """Its first row and the row after its last."""
     window_hash: str
     attempt: int
 
@@ -267,19 +271,37 @@ def _count_look(
     attempt = ledger.record(
         checkpoint.symbol, window_hash, name, subject=subject, span=span, stage=checkpoint.stage
     )
-    return _Look(window_hash=window_hash, attempt=attempt)
+    return _Look(purpose=name, window=window, window_hash=window_hash, attempt=attempt)
 
 
 def _conclude_look(
-    ledger: EvidenceLedger, symbol: str, look: _Look, replay: Replay, market: MarketArrays
+    ledger: EvidenceLedger,
+    symbol: str,
+    look: _Look,
+    replay: Replay,
+    market: MarketArrays,
+    *,
+    by_itself: bool,
 ) -> None:
-    """Write down the Sharpe ratio that was seen, so that later backtests know how much was tried."""
-    returns = session_returns(replay.equity, market.session[replay.start : replay.stop], replay.capital)
+    """Write down the Sharpe ratio of the window's sessions that was seen: what looked at a window is a trial.
+
+    A look that a gate has judged is a trial already. So is one that a backtest has concluded, where the window is now
+    only a part of what was replayed: there the account enters it with what it made of the bars before, and shows
+    another ratio than the window by itself.
+    """
+    if any(
+        not by_itself or "verdict" in line
+        for line in conclusions(ledger, symbol, look.purpose, look.window_hash, look.attempt)
+    ):
+        return
+    session = market.session[replay.start : replay.stop]
+    inside = np.isin(np.unique(session), market.session[slice(*look.window)])
+    returns = session_returns(replay.equity, session, replay.capital)[inside]
     ratio = sharpe_ratio(returns, 1.0)
     ledger.conclude(
         symbol,
         look.window_hash,
-        "test",
+        look.purpose,
         look.attempt,
         sharpe_per_session=ratio if math.isfinite(ratio) else None,
         sessions=len(returns),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from rl.apps.commands.backtest import _model_facts, _window, todays_rules
+from rl.apps.commands.backtest import _conclude_look, _Look, _model_facts, _window, todays_rules
+from rl.backtest.engine import replay_actions
 from rl.checkpoints.checkpoint import Checkpoint
 from rl.checkpoints.registry import best_available
 from rl.market.instruments import Commission, FoundInstrument
+from rl.stages.evidence import EvidenceLedger
 from rl.stages.gates import Verdict
 from rl.stages.model_files import checkpoint_of, write_model
 from rl.stages.symbol_data import SymbolData
 from tests.builders import an_instrument
+from tests.unit.backtest.small_markets import FREE, LONG, market_of_closes
 from tests.unit.stages.small_symbol import edge_bars, edge_model, small_plan, symbol_of
 
 PLAN = small_plan("environment.stops.stop_loss=3.0", "environment.exposure=0.5")
@@ -122,3 +126,33 @@ def test_only_a_promoted_model_is_called_so(data, tmp_path, champion_of, outcome
     assert (facts["verdict_text"], facts["promoted"], facts["stage"]) == (text, promoted, "ppo")
     assert facts["verdict"] == outcome
     assert bool(facts["headline"]) is (outcome != "PASS")
+
+
+# --- what was seen --------------------------------------------------------------------------------------------------
+
+
+def concluded(ledger: EvidenceLedger) -> list[tuple[float, int]]:
+    """Return ratio and sessions of every conclusion in the ledger."""
+    lines = [line for line in ledger.entries() if line["kind"] == "verdict"]
+    return [(line["sharpe_per_session"], line["sessions"]) for line in lines]
+
+
+def test_of_a_replay_of_all_bars_the_sessions_of_the_opened_window_are_written_down(tmp_path):
+    ledger = EvidenceLedger(tmp_path / "ledger.jsonl")
+    attempt = ledger.record("EDGE_15", "w", "test", subject="a")
+    look = _Look(purpose="test", window=(6, 10), window_hash="w", attempt=attempt)
+    session = np.repeat(np.arange(5), 2)
+    market = market_of_closes([100, 90, 80, 85, 70, 75, 82, 80, 90, 99], session=session)
+    longer = replay_actions(market, (0, 10), FREE, 9 * (LONG,), capital=1000.0)
+    _conclude_look(ledger, "EDGE_15", look, longer, market, by_itself=False)
+    # Two bars a session: the last two sessions end with bars 7 and 9, the one before them with bar 5.
+    first, second = np.diff(longer.equity[[5, 7, 9]]) / longer.equity[[5, 7]]
+    spread = abs(first - second) / np.sqrt(2)
+    assert concluded(ledger) == [(pytest.approx((first + second) / 2 / spread), 2)]
+    # By itself the window shows another ratio, because another account enters it; as a part it adds nothing to that.
+    alone = replay_actions(market, (6, 10), FREE, 3 * (LONG,), capital=1000.0)
+    _conclude_look(ledger, "EDGE_15", look, alone, market, by_itself=True)
+    _conclude_look(ledger, "EDGE_15", look, longer, market, by_itself=False)
+    ratios = [ratio for ratio, _ in concluded(ledger)]
+    assert len(ratios) == 2
+    assert ratios[0] != pytest.approx(ratios[1])
