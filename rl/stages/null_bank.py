@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -253,7 +254,8 @@ def refuse_if_nulls_pass(plan: Plan) -> Calibration:
     Every gate the plan configures, per-symbol blocks included, judges the calibration bank at the first look. A gate
     that asks for more trades or sessions than the bank's markets have is judged as if it asked for what they have: on
     more data worthless trading passes no more often. The counts depend on the gates and on the code alone, and are
-    kept with the compiled code. The adaptation gate compares a policy with itself and has no null bank.
+    kept with the compiled code; a file of them that was damaged is counted anew. The adaptation gate compares a policy
+    with itself and has no null bank.
 
     Raises:
         ConfigError: Under some gate a null policy is promoted in more than `MOST_PROMOTED` of 100 markets.
@@ -339,13 +341,28 @@ def _remembered(asked: Sequence[ConfiguredGate]) -> Calibration:
     described = [[asdict(gate) for gate in asked], np.__version__, scipy.__version__]
     name = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
     path = folder / f"{name}.json" if folder else None
-    if path is not None and path.exists():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return Calibration(passes=tuple(NullPasses(**each) for each in stored["passes"]))
-    found = calibrate(asked)
-    if path is not None:
-        write_json(path, found.to_dict())
+    found = _read(path) if path is not None and path.exists() else None
+    if found is None:
+        found = calibrate(asked)
+        if path is not None:
+            counts = found.to_dict()
+            write_json(path, {**counts, "sha256": _digest(counts["passes"])})
     return found
+
+
+def _read(path: Path) -> Calibration | None:
+    """Return the counts in a file; None where it is not as it was written, so that they have to be counted anew."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # not JSON, or not even text
+        return None
+    if not isinstance(stored, dict) or stored.get("sha256") != _digest(stored.get("passes")):
+        return None
+    return Calibration(passes=tuple(NullPasses(**each) for each in stored["passes"]))
+
+
+def _digest(passes: Any) -> str:
+    return hashlib.sha256(json.dumps(passes, sort_keys=True).encode()).hexdigest()
 
 
 def _refusal(plan: Plan, refused: Sequence[NullPasses]) -> str:

@@ -180,14 +180,42 @@ def test_counts_are_remembered_for_this_code_and_this_plan_only(tmp_path, monkey
     with pytest.raises(pytest.fail.Exception, match="counted again"):
         refuse_if_nulls_pass(shipped("evidence.alpha=0.04"))
     # A plan that is refused is refused from memory as well.
-    stored = json.loads(file.read_text())
-    for each in stored["passes"]:
+    content = json.loads(file.read_text())
+    for each in content["passes"]:
         each["passed"] = 6
-    file.write_text(json.dumps(stored))
+    content["sha256"] = null_bank._digest(content["passes"])
+    file.write_text(json.dumps(content))
     monkeypatch.undo()
     monkeypatch.setattr(null_bank, "cache_for_this_code", lambda name: tmp_path)
     with pytest.raises(ConfigError, match="in 6 of 100"):
         refuse_if_nulls_pass(shipped())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: b"\xff" + content,
+        lambda content: b"[]",
+        lambda content: b'{"passes": []}',
+        lambda content: content.replace(b'"passed": 0', b'"passed": 1', 1),
+    ],
+    ids=["truncated", "empty", "no text", "a list", "no counts", "another digit"],
+)
+def test_counts_that_were_damaged_are_counted_anew_and_written_again(damage, tmp_path, monkeypatch):
+    monkeypatch.setattr(null_bank, "cache_for_this_code", lambda name: tmp_path)
+    first = refuse_if_nulls_pass(shipped())
+    (file,) = tmp_path.iterdir()
+    written = file.read_bytes()
+    file.write_bytes(damage(written))
+    assert file.read_bytes() != written
+    # The bank itself takes a second or two; that it is asked is what matters here.
+    asked = []
+    monkeypatch.setattr(null_bank, "calibrate", lambda gates: asked.append(gates) or first)
+    assert refuse_if_nulls_pass(shipped()) == first
+    assert len(asked) == 1
+    assert file.read_bytes() == written
 
 
 # --- gates that are wrong are refused -------------------------------------------------------------------------------
