@@ -79,6 +79,11 @@ class SymbolOutcome:
         return self.promotion is not None and "family" in self.promotion.context
 
     @property
+    def promoted(self) -> bool:
+        """True where the promotion was passed and the final model could be written."""
+        return self.promotion is not None and self.promotion.passed and self.final_file is not None
+
+    @property
     def everything_passed(self) -> bool:
         """True where every gate and the promotion were passed."""
         return (

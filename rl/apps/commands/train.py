@@ -355,7 +355,9 @@ def _report(
             "symbol_done",
             symbol=outcome.symbol,
             champion=outcome.champion,
-            promoted=bool(outcome.promotion and outcome.promotion.passed),
+            promotion=outcome.promotion.outcome if outcome.promotion else None,
+            promoted=outcome.promoted,
+            final_model=str(outcome.final_file) if outcome.final_file else None,
             stopped=outcome.stopped,
             seconds=outcome.seconds,
         )

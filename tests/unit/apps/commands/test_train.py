@@ -18,10 +18,10 @@ from rl.common.runlog import RunLog
 from rl.features.pipeline import FeatureTable
 from rl.market.instruments import load_instruments
 from rl.stages.evidence import EvidenceLedger
-from rl.stages.null_bank import refuse_if_nulls_pass
+from rl.stages.null_bank import Calibration, refuse_if_nulls_pass
 from rl.stages.outcomes import SymbolOutcome
 from rl.stages.symbol_data import SymbolData
-from tests.unit.stages.promotions import judged_outcome
+from tests.unit.stages.promotions import judged_outcome, promotion_of
 from tests.unit.stages.small_symbol import edge_bars, edge_table, small_plan, symbol_of
 
 PLAN = small_plan()
@@ -191,3 +191,31 @@ def test_a_model_whose_looks_another_ledger_counted_is_named_on_the_console(data
     assert said.endswith(f"knows nothing of the looks behind {final}; counting began anew")
     assert capsys.readouterr().err == f"warning: {said}\n"
     assert console.problems == {}
+
+
+# --- what is said of each symbol in the end -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("t", "file", "said"),
+    [
+        (5.0, Path("models/A_final_model.pth"), ("PASS", True, "models/A_final_model.pth")),
+        # Passed, but the disk was full: there is no model that could be used.
+        (5.0, None, ("PASS", False, None)),
+        # promotion: best_validation writes a champion without evidence too.
+        (0.5, Path("models/A_final_model.pth"), ("INCONCLUSIVE", False, "models/A_final_model.pth")),
+    ],
+)
+def test_a_symbol_is_said_to_be_promoted_where_its_final_model_was_written(t, file, said, tmp_path):
+    options = argparse.Namespace(
+        raw_data_dir=tmp_path, processed_data_dir=tmp_path, models_dir=tmp_path, reports_dir=tmp_path,
+        instruments=[],
+    )  # fmt: skip
+    outcome = an_outcome(promotion=promotion_of("A", t), final_file=file)
+    plan = small_plan("monitoring.generate_reports=false")
+    with RunLog(tmp_path / "run.jsonl") as log:
+        console = Console(log, as_json=False, quiet=True)
+        _report([outcome], plan, Calibration(passes=()), [], tmp_path, options, console)
+    *_, done = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    assert done["event"] == "symbol_done"
+    assert (done["promotion"], done["promoted"], done["final_model"]) == said
