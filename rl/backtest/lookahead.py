@@ -136,6 +136,13 @@ class LookaheadReport:
         return tuple(finding for finding in self.findings if finding.is_fault)
 
     @property
+    def on_trust(self) -> tuple[Finding, ...]:
+        """The user's own columns without a fault: none can be recomputed, and some may not even have been tested."""
+        return tuple(
+            finding for finding in self.findings if finding.piece == "own columns" and not finding.is_fault
+        )
+
+    @property
     def guilty_pieces(self) -> tuple[str, ...]:
         """The steps at fault, in the order of the chain."""
         return tuple(piece for piece in PIECES if any(fault.piece == piece for fault in self.faults))
@@ -150,6 +157,7 @@ class LookaheadReport:
             "model": self.model,
             "sees_the_future": bool(self.faults),
             "guilty_pieces": list(self.guilty_pieces),
+            "own_columns_on_trust": [finding.item for finding in self.on_trust],
             "findings": [
                 {name: getattr(finding, name) for name in Finding.__dataclass_fields__}
                 for finding in self.findings
@@ -679,9 +687,10 @@ class _Check:
         """Ask of every x_ column of the file how much it knows of what follows."""
         for name in self._given:
             found = foreknowledge(self.bars, self.bars.extra[name])
+            tests = sum(one.was_enough for one in found)
             self._tallies[("own columns", name)] = _Tally(
-                tests=len(found),
-                verdict=SUSPICIOUS if any(one.is_suspicious for one in found) else CLEAN,
+                tests=tests,
+                verdict=SUSPICIOUS if any(one.is_suspicious for one in found) else None,
                 remark="given by the file, cannot be recomputed; "
                 + "; ".join(one.described() for one in found),
             )

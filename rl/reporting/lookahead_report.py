@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rl.backtest.lookahead import PIECES, Finding, LookaheadReport
+from rl.backtest.lookahead import NOT_TESTED, PIECES, Finding, LookaheadReport
 from rl.backtest.lookahead_poisons import POISONS
 from rl.market.checks import counted
 from rl.reporting.tables import table_lines, whole
@@ -14,6 +14,8 @@ def lookahead_text(report: LookaheadReport) -> str:
     """Return one symbol's verdicts as text: a headline, a table per step, a table per feature, notes."""
     guilty = ", ".join(report.guilty_pieces)
     headline = f"SOMETHING SEES THE FUTURE: {guilty}" if guilty else "nothing sees the future"
+    if report.on_trust:
+        headline = f"{headline if guilty else 'no step sees the future'}; {_on_trust(report.on_trust)}"
     tests = sum(finding.tests for finding in report.findings)
     lines = [
         f"{report.symbol}: {headline}",
@@ -55,6 +57,17 @@ def lookahead_text(report: LookaheadReport) -> str:
         lines += ["", *remarks]
     lines += [f"  note: {note}" for note in report.notes]
     return "\n".join(lines)
+
+
+def _on_trust(columns: Sequence[Finding]) -> str:
+    """Return how many own columns nobody can recompute, and how many of those had too little data to be tested."""
+    untested = sum(column.verdict == NOT_TESTED for column in columns)
+    text = f"{counted(len(columns), 'own column')} {'is' if len(columns) == 1 else 'are'} taken on trust"
+    if not untested:
+        return text
+    return (
+        f"{text} ({'NOT TESTED' if untested == len(columns) else f'{untested} NOT TESTED'}: too little data)"
+    )
 
 
 def _remarks(findings: Sequence[Finding]) -> list[str]:

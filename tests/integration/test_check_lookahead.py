@@ -54,7 +54,7 @@ def model_and_data(place: Workplace, stage: str = "maml"):
 
 def test_a_trained_model_is_checked_from_its_file_to_its_actions(place, checked):
     assert checked.code == 0, checked.out + checked.err
-    assert f"{SYMBOL}: nothing sees the future" in checked.out
+    assert f"{SYMBOL}: no step sees the future; 2 own columns are taken on trust" in checked.out
     assert "1 of 1 symbols clean" in checked.out
     report = json.loads((place.root / "out" / "look.json").read_text())
     assert report["sees_the_future"] is False
@@ -87,7 +87,9 @@ def test_all_means_every_raw_file_and_random_weights_act_where_there_is_no_model
     assert done.code == 0, done.out + done.err
     assert done.out.count("what acts: random weights (no trained model)") == 1
     assert f"model of {SYMBOL}" in done.out
-    assert done.out.splitlines()[-1] == "2 of 2 symbols clean"
+    assert done.out.splitlines()[-1] == (
+        f"2 of 2 symbols clean; own columns taken on trust: {', '.join(sorted([SYMBOL, UNTRAINED]))}"
+    )
 
 
 def test_nothing_is_backtested_and_no_look_at_the_test_window_is_counted(place, checked):
@@ -110,7 +112,9 @@ def test_a_column_that_sees_the_future_ends_with_exit_code_4(tmp_path):
     assert done.code == 4
     assert f"{SYMBOL}: SOMETHING SEES THE FUTURE: own columns" in done.out
     assert "SUSPICIOUS: own columns, x_tomorrow: given by the file, cannot be recomputed" in done.out
-    assert f"0 of 1 symbols clean; sees the future: {SYMBOL}" in done.out
+    assert (
+        f"0 of 1 symbols clean; sees the future: {SYMBOL}; own columns taken on trust: {SYMBOL}" in done.out
+    )
     assert "x_tomorrow" in report_file.read_text()
 
 

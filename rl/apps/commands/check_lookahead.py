@@ -59,10 +59,12 @@ def check_for_lookahead(options: argparse.Namespace) -> int:
             console.event("lookahead_checked", **report.to_dict())
             console.say(f"{lookahead_text(report)}\n  {time.perf_counter() - begun:.1f} s\n")
         seeing = [report.symbol for report in reports if report.faults]
+        trusting = [report.symbol for report in reports if report.on_trust]
         clean = len(reports) - len(seeing)
         console.result(
             f"{clean} of {len(symbols)} symbols clean"
             + (f"; sees the future: {', '.join(seeing)}" if seeing else "")
+            + (f"; own columns taken on trust: {', '.join(trusting)}" if trusting else "")
             + (f"; not checked: {', '.join(console.problems)}" if console.problems else "")
         )
         _write(options.report_file, reports)

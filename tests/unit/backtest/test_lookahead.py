@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rl.backtest import lookahead_own_columns
 from rl.backtest.engine import replay_policy
 from rl.backtest.lookahead import (
     CLEAN,
     FORGETS_TOO_SLOWLY,
+    NOT_TESTED,
     LookaheadReport,
     check_lookahead,
 )
@@ -184,11 +186,39 @@ def test_the_seed_decides_everything(path):
     assert first["cuts"] != other["cuts"]
 
 
+def test_own_columns_with_too_little_data_are_not_tested_and_the_headline_says_so(monkeypatch, path):
+    assert {column.verdict for column in checked(path, cuts=1).on_trust} == {CLEAN}
+    # As if the file were shorter than what a correlation needs.
+    monkeypatch.setattr(lookahead_own_columns, "FEWEST_OBSERVATIONS", 10_000)
+    report = checked(path, cuts=1)
+    assert report.faults == ()
+    for column in report.on_trust:
+        assert (column.verdict, column.tests) == (NOT_TESTED, 0)
+        assert "too few to tell" in column.remark
+    assert report.to_dict()["own_columns_on_trust"] == ["x_news", "x_mood"]
+    trusted = "FLAWED_15: no step sees the future; 2 own columns are taken on trust"
+    assert lookahead_text(report).splitlines()[0] == f"{trusted} (NOT TESTED: too little data)"
+    one_tested = tuple(
+        replace(each, verdict=CLEAN) if each == report.on_trust[0] else each for each in report.findings
+    )
+    headline = lookahead_text(replace(report, findings=one_tested)).splitlines()[0]
+    assert headline == f"{trusted} (1 NOT TESTED: too little data)"
+
+
+def test_a_file_without_own_columns_takes_nothing_on_trust(path):
+    def without(numbers):
+        return {name: values for name, values in numbers.items() if not name.startswith("x_")}
+
+    report = checked(path, spoil=without, cuts=1)
+    assert report.to_dict()["own_columns_on_trust"] == []
+    assert lookahead_text(report).startswith("FLAWED_15: nothing sees the future\n")
+
+
 def test_a_report_is_plain_json_and_readable_text(path):
     report = checked(path)
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False)) == report.to_dict()
     text = lookahead_text(report)
-    assert text.startswith("FLAWED_15: nothing sees the future\n")
+    assert text.startswith("FLAWED_15: no step sees the future; 2 own columns are taken on trust\n")
     assert "own columns, x_news: given by the file, cannot be recomputed; next bar: correlation" in text
     assert "own columns, x_mood: given by the file, cannot be recomputed" in text
     assert "own session: correlation" in text
