@@ -8,6 +8,7 @@ from textwrap import wrap
 from typing import Any
 
 from rl.common.atomic_files import write_json, write_text
+from rl.reporting.adaptation_report import adaptation_figures, adaptation_text
 from rl.reporting.tables import number, percent, probability, table_lines, whole
 from rl.stages.null_bank import Calibration
 from rl.stages.outcomes import StageOutcome, SymbolOutcome
@@ -228,7 +229,7 @@ def _stage_text(stage: StageOutcome, plan: Plan) -> list[str]:
     if "experts" in figures:
         lines += _expert_text(figures["experts"])
     if stage.stage == "maml":
-        lines += _adaptation_text(stage)
+        lines += adaptation_text(stage.verdict)
     lines += _worth_of_mixture(stage)
     if stage.champion is not None and plan.monitoring.compare_stages:
         lines.append(f"  {stage.champion.text}")
@@ -309,19 +310,6 @@ def _worth_of_mixture(stage: StageOutcome) -> list[str]:
     return [f"  The mixture earned more than {first} on validation, beyond chance."]
 
 
-def _adaptation_text(stage: StageOutcome) -> list[str]:
-    found = stage.verdict.metrics
-    if not found.get("adaptation_curve"):
-        return ["  adaptation: no query window fits into the validation window"]
-    curve = "  ".join(f"{step}: {1e4 * mean:+.4f}" for step, mean in enumerate(found["adaptation_curve"]))
-    return [
-        f"  adaptation over {found['tasks']} query windows, mean log growth in bp per bar after so many steps:",
-        f"    {curve}",
-        f"    stage 2 as it is: {1e4 * found['stage_2']:+.4f}   stage 2 fine-tuned (step size "
-        f"{found['fine_tune_step_size']:g}): {1e4 * found['fine_tuned']:+.4f}",
-    ]
-
-
 def _json(outcomes: Sequence[SymbolOutcome], plan: Plan) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
@@ -354,6 +342,7 @@ def _symbol_json(outcome: SymbolOutcome) -> dict[str, Any]:
                 "attempts": [verdict.to_dict() for verdict in stage.attempts],
                 "training": stage.model.metrics,
                 "champion": None if stage.champion is None else _champion_json(stage),
+                **({"adaptation": adaptation_figures(stage.verdict)} if stage.stage == "maml" else {}),
             }
             for stage in outcome.stages
         },

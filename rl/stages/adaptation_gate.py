@@ -1,16 +1,21 @@
-"""The gate after stage 3: does adapting help, beyond the model it came from and beyond plain fine-tuning?"""
+"""The gate after stage 3: does adapting help, beyond the model it came from and beyond plain fine-tuning?
+
+A policy may grow after a few steps on recent bars for reasons that have nothing to do with those bars: any training
+helps a poor start. Hence the controls: adapted to another task's support it has to grow less, it may not fall off as
+steps are added, and the same comparison has to find nothing where the bars come in random order.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from rl.stages.adaptation_proof import CURVE_STEPS, AdaptationProof, CrossSymbol
 from rl.stages.evidence import ClusteredTest, alpha_for_attempt, session_clustered_t
 from rl.stages.gates import CriterionResult, Outcome, TradeRecord, Verdict, progress_verdict
-from rl.stages.maml_stage import AdaptationProof, CrossSymbol
 from rl.stages.plan import Criteria
 from rl.trading.metrics import figures, sharpe_ratio
 
@@ -18,6 +23,61 @@ FEWEST_TASKS = 30
 """Query windows needed for a verdict: fewer detect even a large effect (half a standard deviation) in under 85 %."""
 
 BASIS_POINTS = 1e4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The adapted policy's growth minus another's, over query windows."""
+
+    name: str
+    note: str
+    baseline: np.ndarray | None
+    """The other's growth; None where it cannot be measured. (W,)"""
+    test: ClusteredTest
+    decides: bool
+    """True where PASS asks for it to be shown to be above zero."""
+
+    def figures(self) -> dict[str, Any]:
+        """Return it as plain figures, in log growth per bar; None where one cannot be computed."""
+        return {
+            "name": self.name,
+            "baseline": None if self.baseline is None else _mean(self.baseline),
+            "difference": _finite(self.test.mean),
+            "lower": _finite(self.test.lower),
+            "upper": _finite(self.test.upper),
+            "p": _finite(self.test.p_above_zero),
+            "decides": self.decides,
+        }
+
+
+def comparisons(proof: AdaptationProof, alpha: float) -> list[Comparison]:
+    """Return the adapted policy beside everything it is compared with, those that decide first.
+
+    Args:
+        proof: What was measured.
+        alpha: Each lower bound is one-sided at this level.
+    """
+    after = proof.after(proof.steps)
+    flat = np.zeros(len(after))
+    size, random_size = proof.fine_tune_step_size, proof.random_start_step_size
+    listed: tuple[tuple[str, str, np.ndarray | None, bool], ...] = (
+        ("over_stage_2", "bp of log growth per bar, adapted minus the stage-2 model", proof.parent, True),
+        ("over_fine_tune", f"minus stage 2 fine-tuned (step size {size:g})", proof.fine_tuned, True),
+        ("over_unadapted", "minus the meta-policy without adaptation", proof.after(0), True),
+        ("over_other_support", "minus the same adapted to another task's bars", proof.other_support, True),
+        (
+            "over_random_start",
+            f"minus a random start fine-tuned (step size {random_size:g})",
+            proof.random_start,
+            False,
+        ),
+        ("over_flat", "minus doing nothing", flat, False),
+        ("over_buy_and_hold", "minus holding", proof.buy_and_hold, False),
+    )
+    return [
+        Comparison(name=name, note=note, baseline=other, test=_compared(after, other, alpha), decides=decides)
+        for name, note, other, decides in listed
+    ]
 
 
 def adaptation_verdict(
@@ -34,31 +94,30 @@ def adaptation_verdict(
 ) -> Verdict:
     """Decide whether adaptation does what the stage is for.
 
-    PASS needs the mean query growth after K steps to be above the stage-2 model's, above its tuned fine-tuning and
-    above the meta-policy's own at 0 steps, each with a one-sided lower bound above zero over at least 30 query windows,
-    and the two numbers of the plan: `min_adaptation_speed` and, where it can be measured,
-    `min_cross_symbol_performance`. FAIL: a mean of zero or less, or a number missed. INCONCLUSIVE: positive but not
-    shown, or too few windows.
+    PASS needs the mean query growth after K steps to be above the stage-2 model's, above its tuned fine-tuning, above
+    the meta-policy's own at 0 steps and above its own after as many steps on another task's bars, each with a one-sided
+    lower bound above zero over at least 30 query windows; growth after K steps not more than a standard error below
+    that after one; a placebo, the same on shuffled bars, that does not show the same; and the two numbers of the plan:
+    `min_adaptation_speed` and, where it can be measured, `min_cross_symbol_performance`.
+
+    FAIL: a mean difference of zero or less, a placebo that passes, or a number missed. INCONCLUSIVE: positive but not
+    shown, too few windows, or supports too long for the controls. The comparisons with a random start, with doing
+    nothing and with holding are shown and decide nothing.
     """
     spent = alpha_for_attempt(attempt, alpha)
-    after = proof.adapted[:, proof.steps]
-    compared = {
-        "over_stage_2": _compared(after, proof.parent, spent),
-        "over_fine_tune": _compared(after, proof.fine_tuned, spent),
-        "over_unadapted": _compared(after, proof.adapted[:, 0], spent),
-    }
-    notes = {
-        "over_stage_2": "bp of log growth per bar, adapted minus the stage-2 model",
-        "over_fine_tune": f"minus stage 2 fine-tuned (step size {proof.fine_tune_step_size:g})",
-        "over_unadapted": "minus the meta-policy without adaptation",
-    }
-    results = [_tasks(proof)]
-    results += [_difference(name, test, notes[name]) for name, test in compared.items()]
+    compared = comparisons(proof, spent)
+    deciding = [each for each in compared if each.decides]
+    results = [
+        _tasks(proof),
+        *(_difference(each) for each in deciding),
+        _steadiness(proof),
+        _placebo(proof, spent),
+    ]
     if criteria.min_adaptation_speed is not None:
         results.append(_speed(proof, criteria.min_adaptation_speed, evaluation_steps))
     if criteria.min_cross_symbol_performance is not None and cross_symbol.ratio is not None:
         results.append(_cross(cross_symbol, criteria.min_cross_symbol_performance))
-    outcome, reasons = _outcome(results, compared, spent)
+    outcome, reasons = _outcome(results, deciding, spent)
     if criteria.min_cross_symbol_performance is not None and cross_symbol.ratio is None:
         reasons.append(f"min_cross_symbol_performance is not measurable: {cross_symbol.note}.")
     return Verdict(
@@ -68,17 +127,22 @@ def adaptation_verdict(
         stage="maml",
         criteria=tuple(results),
         trades=0,
-        sessions=len(after),
+        sessions=len(proof.adapted),
         alpha_used=spent,
         attempt=attempt,
         window=window,
         reasons=tuple(reasons),
         metrics={
-            "adaptation_curve": [float(mean) for mean in proof.adapted.mean(axis=0)] if len(after) else [],
-            "stage_2": _mean(proof.parent),
-            "fine_tuned": _mean(proof.fine_tuned),
+            "tasks": len(proof.adapted),
+            "inner_loop_steps": proof.steps,
+            "adaptation_curve": _curve(proof),
+            "comparisons": [each.figures() for each in compared],
             "fine_tune_step_size": proof.fine_tune_step_size,
-            "tasks": len(after),
+            "random_start_step_size": proof.random_start_step_size,
+            "placebo": [
+                {"name": name, "difference": _finite(test.mean), "p": _finite(test.p_above_zero)}
+                for name, test in _placebo_tests(proof, spent).items()
+            ],
             "not_computed": {},
         },
         context=dict(context or {}),
@@ -118,13 +182,33 @@ def with_own_criteria(verdict: Verdict, record: TradeRecord, criteria: Criteria,
     )
 
 
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _compared(later: np.ndarray, earlier: np.ndarray, alpha: float) -> ClusteredTest:
+def _compared(later: np.ndarray, earlier: np.ndarray | None, alpha: float) -> ClusteredTest:
     # A query window is the unit: its bars share a market.
-    return session_clustered_t(later - earlier, np.arange(len(later)), confidence=1.0 - 2.0 * alpha)
+    difference = np.empty(0) if earlier is None else later - earlier
+    return session_clustered_t(difference, np.arange(len(difference)), confidence=1.0 - 2.0 * alpha)
+
+
+def _curve(proof: AdaptationProof) -> list[dict[str, Any]]:
+    """Return mean query growth per bar with its 95 % interval after each number of steps."""
+    shown = [each for each in proof.curve_steps if each in (*CURVE_STEPS, proof.steps)]
+    tests = {each: session_clustered_t(proof.after(each), np.arange(len(proof.adapted))) for each in shown}
+    return [
+        {
+            "steps": each,
+            "mean": _finite(test.mean),
+            "lower": _finite(test.lower),
+            "upper": _finite(test.upper),
+        }
+        for each, test in tests.items()
+    ]
 
 
 def _tasks(proof: AdaptationProof) -> CriterionResult:
@@ -138,18 +222,61 @@ def _tasks(proof: AdaptationProof) -> CriterionResult:
     )
 
 
-def _difference(name: str, test: ClusteredTest, note: str) -> CriterionResult:
+def _difference(compared: Comparison) -> CriterionResult:
+    test = compared.test
     known = bool(np.isfinite(test.mean))
     return CriterionResult(
-        name=name,
+        name=compared.name,
         value=BASIS_POINTS * float(test.mean) if known else None,
         threshold=0.0,
         direction="at least",
         met=test.mean > 0.0 if known else None,
         lower=BASIS_POINTS * float(test.lower) if np.isfinite(test.lower) else None,
         upper=BASIS_POINTS * float(test.upper) if np.isfinite(test.upper) else None,
-        p_below=float(test.p_below_zero) if np.isfinite(test.p_below_zero) else None,
-        note=note,
+        p_below=_finite(test.p_below_zero),
+        note=compared.note,
+    )
+
+
+def _steadiness(proof: AdaptationProof) -> CriterionResult:
+    """Return whether growth after all steps is not more than one standard error below that after the first."""
+    after = proof.after(proof.steps) - proof.after(1)
+    test = session_clustered_t(after, np.arange(len(after)))
+    known = bool(np.isfinite(test.standard_error))
+    return CriterionResult(
+        name="steadiness",
+        value=BASIS_POINTS * test.mean if known else None,
+        threshold=-BASIS_POINTS * test.standard_error if known else 0.0,
+        direction="at least",
+        met=test.mean >= -test.standard_error if known else None,
+        note=f"after {proof.steps} steps minus after 1; at most a standard error below",
+    )
+
+
+def _placebo_tests(proof: AdaptationProof, alpha: float) -> dict[str, ClusteredTest]:
+    placebo = proof.placebo
+    if placebo is None:
+        return {}
+    others = {
+        "over_stage_2": placebo.parent,
+        "over_unadapted": placebo.unadapted,
+        "over_other_support": placebo.other_support,
+    }
+    return {name: _compared(placebo.adapted, other, alpha) for name, other in others.items()}
+
+
+def _placebo(proof: AdaptationProof, alpha: float) -> CriterionResult:
+    """Return whether shuffled bars show nothing: the proof passes there where all its p values are small."""
+    # Where adapting changes nothing at all there is no p, and nothing is shown either.
+    each = [test.p_above_zero for test in _placebo_tests(proof, alpha).values()]
+    p = float(np.nan_to_num(each, nan=1.0).max()) if each and len(proof.adapted) else None
+    return CriterionResult(
+        name="placebo",
+        value=p,
+        threshold=alpha,
+        direction="at least",
+        met=None if p is None else p > alpha,
+        note="p of the same on shuffled bars, where nothing can be adapted to",
     )
 
 
@@ -180,7 +307,7 @@ def _cross(cross: CrossSymbol, threshold: float) -> CriterionResult:
 
 
 def _outcome(
-    results: list[CriterionResult], compared: dict[str, ClusteredTest], alpha: float
+    results: list[CriterionResult], deciding: list[Comparison], alpha: float
 ) -> tuple[Outcome, list[str]]:
     windows = results[0]
     if not windows.met:
@@ -188,13 +315,19 @@ def _outcome(
             f"Too little data: {windows.value} query windows, needed {FEWEST_TASKS}; a longer validation window or "
             "fewer query_sessions gives more."
         ]
-    missed = [result for result in results[1:] if result.met is not True]
+    missed = [result for result in results[1:] if result.met is False]
     if missed:
         return "FAIL", [f"{result.name} is missed ({result.note})." for result in missed]
-    unsure = [name for name, test in compared.items() if not test.lower > 0.0]
+    unknown = [result.name for result in results[1:] if result.met is None]
+    if unknown:
+        return "INCONCLUSIVE", [
+            f"{' and '.join(unknown)} cannot be computed: supports are so long that no other task's shares no bar with "
+            "a task; a longer validation window or fewer support_sessions lets them be."
+        ]
+    unsure = [each for each in deciding if not each.test.lower > 0.0]
     if unsure:
         return "INCONCLUSIVE", [
-            f"{name} is positive, but not shown to be (p {compared[name].p_above_zero:.3g}, needed {alpha:.3g})."
-            for name in unsure
+            f"{each.name} is positive, but not shown to be (p {each.test.p_above_zero:.3g}, needed {alpha:.3g})."
+            for each in unsure
         ]
     return "PASS", []

@@ -27,8 +27,8 @@ import numpy as np
 from rl.backtest.engine import Replay
 from rl.common.atomic_files import sha256_of, write_bytes
 from rl.common.errors import DataError
+from rl.stages.adaptation_proof import AdaptationProof, CrossSymbol, Placebo, measured_across
 from rl.stages.gates import TradeRecord
-from rl.stages.maml_stage import AdaptationProof, CrossSymbol, measured_across
 from rl.trading.kernel import REASONS
 from rl.trading.ledger import LOG_BAR, LOG_CHARGES, LOG_PRICE, LOG_REASON, LOG_SLIPPAGE, LOG_UNITS
 from rl.trading.metrics import max_drawdown, session_returns
@@ -246,12 +246,8 @@ def _finite(texts: list[str]) -> np.ndarray:
 def write_windows_log(path: Path, proof: AdaptationProof, across: CrossSymbol) -> LogFile:
     """Write the growths that the gate after stage 3 compares, whole or not at all."""
     content = {
-        "adapted": proof.adapted.tolist(),
-        "parent": proof.parent.tolist(),
-        "fine_tuned": proof.fine_tuned.tolist(),
-        "fine_tune_step_size": proof.fine_tune_step_size,
-        "steps": proof.steps,
-        "steps_tried": proof.adapted.shape[1] - 1,
+        **_plain(proof),
+        "placebo": None if proof.placebo is None else _plain(proof.placebo),
         "across": {
             "symbol": across.symbol,
             "note": across.note,
@@ -262,6 +258,14 @@ def write_windows_log(path: Path, proof: AdaptationProof, across: CrossSymbol) -
     return _kept(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
+def _plain(record: AdaptationProof | Placebo) -> dict[str, Any]:
+    """Return a record's fields by name, arrays as lists."""
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in vars(record).items()
+    }
+
+
 def read_windows_log(path: Path) -> tuple[AdaptationProof, CrossSymbol]:
     """Read what `write_windows_log` wrote; the ratio across symbols is computed anew.
 
@@ -270,15 +274,25 @@ def read_windows_log(path: Path) -> tuple[AdaptationProof, CrossSymbol]:
     """
     try:
         found: dict[str, Any] = json.loads(path.read_bytes())
-        tasks, steps = len(found["adapted"]), found["steps_tried"] + 1
+        across, placebo = found["across"], found["placebo"]
+        tasks, steps = len(found["adapted"]), len(found["curve_steps"])
+
+        def per_task(values: list[float]) -> np.ndarray:
+            return np.array(values, dtype=np.float64).reshape(tasks)
+
         proof = AdaptationProof(
-            adapted=np.array(found["adapted"], dtype=np.float64).reshape(tasks, steps),
-            parent=np.array(found["parent"], dtype=np.float64).reshape(tasks),
-            fine_tuned=np.array(found["fine_tuned"], dtype=np.float64).reshape(tasks),
-            fine_tune_step_size=float(found["fine_tune_step_size"]),
             steps=int(found["steps"]),
+            curve_steps=tuple(int(each) for each in found["curve_steps"]),
+            adapted=np.array(found["adapted"], dtype=np.float64).reshape(tasks, steps),
+            parent=per_task(found["parent"]),
+            fine_tuned=per_task(found["fine_tuned"]),
+            fine_tune_step_size=float(found["fine_tune_step_size"]),
+            random_start=per_task(found["random_start"]),
+            random_start_step_size=float(found["random_start_step_size"]),
+            buy_and_hold=per_task(found["buy_and_hold"]),
+            other_support=None if found["other_support"] is None else per_task(found["other_support"]),
+            placebo=placebo and Placebo(**{name: per_task(values) for name, values in placebo.items()}),
         )
-        across = found["across"]
         if across["own_model"]:
             return proof, measured_across(across["symbol"], across["adapted"], across["own_model"])
         return proof, CrossSymbol(ratio=None, symbol=across["symbol"], note=across["note"])

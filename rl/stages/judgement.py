@@ -12,6 +12,7 @@ from rl import __version__
 from rl.backtest.engine import Replay
 from rl.common.compiled import source_hash
 from rl.stages.adaptation_gate import adaptation_verdict, with_own_criteria
+from rl.stages.adaptation_proof import AdaptationProof, CrossSymbol
 from rl.stages.evaluation import (
     benchmark_on,
     described_window,
@@ -24,7 +25,6 @@ from rl.stages.evaluation import (
 from rl.stages.evidence import EvidenceLedger
 from rl.stages.evidence_log import ACTIONS, WINDOWS, log_path, write_action_log, write_windows_log
 from rl.stages.gates import Verdict, progress_verdict
-from rl.stages.maml_stage import AdaptationProof, CrossSymbol
 from rl.stages.null_bank import beside_nulls
 from rl.stages.outcomes import Listener
 from rl.stages.plan import Criteria, Plan

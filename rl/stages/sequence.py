@@ -14,11 +14,12 @@ from rl.backtest.engine import Replay
 from rl.backtest.result import figures_of
 from rl.checkpoints.checkpoint import Checkpoint, load_checkpoint, stage_file
 from rl.common.errors import CheckpointError, ConfigError, DataError, UsageError
+from rl.stages.adaptation_proof import CrossSymbol
 from rl.stages.evaluation import returns_by_session
 from rl.stages.evidence import EvidenceLedger
 from rl.stages.gates import ChampionDecision, Verdict, champion_keeps
 from rl.stages.judgement import SymbolRun, judge_adaptation, judge_progress, look, validation_replay
-from rl.stages.maml_stage import CrossSymbol, MetaTraining, maml_config
+from rl.stages.maml_stage import MetaTraining, maml_config
 from rl.stages.model_files import (
     checkpoint_of,
     differences,

@@ -212,9 +212,12 @@ def test_a_final_model_without_evidence_is_called_unproven(outcome):
 
 
 def test_the_adaptation_curve_is_shown(outcome, tmp_path):
-    text, _ = written(tmp_path, outcome)
-    assert "mean log growth in bp per bar after so many steps" in text
-    assert "stage 2 fine-tuned" in text
+    text, found = written(tmp_path, outcome)
+    assert "net log growth in bp per bar" in text
+    assert "plain fine-tuning of it" in text
+    assert [
+        each["steps"] for each in found["symbols"]["EDGE_15"]["stages"]["maml"]["adaptation"]["curve"]
+    ] == [0, 1, 2, 3]
 
 
 def with_experts(outcome: SymbolOutcome, **changes: Any) -> SymbolOutcome:

@@ -1,13 +1,15 @@
-"""The gate after stage 3: three comparisons, two numbers, three verdicts."""
+"""The gate after stage 3: four comparisons, two controls, two numbers, three verdicts."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rl.stages.adaptation_gate import FEWEST_TASKS, adaptation_verdict
+from rl.stages.adaptation_proof import AdaptationProof, CrossSymbol, Placebo
 from rl.stages.gates import Verdict
-from rl.stages.maml_stage import AdaptationProof, CrossSymbol
 from rl.stages.plan import Criteria
 
 BP = 1e-4
@@ -37,16 +39,39 @@ def a_proof(
     curve: tuple[float, ...] = (0.0, 0.5, 1.0),
     parent: float = 0.0,
     fine_tuned: float = 0.0,
+    other_support: float | None = 0.0,
+    random_start: float = 0.0,
+    buy_and_hold: float = 0.0,
+    on_shuffled_bars: float = 0.0,
     spread: float = 1.0,
 ) -> AdaptationProof:
-    """Return a proof whose means are these, in bp per bar; differences between the columns vary by `spread`."""
-    adapted = np.column_stack([mean + noise(tasks, spread, step) for step, mean in enumerate(curve)])
+    """Return a proof whose means are these, in bp per bar; differences between the columns vary by `spread`.
+
+    The curve begins at 0 steps and rises by one; `on_shuffled_bars` is what adapting adds there to everything.
+    """
+
+    def growth(mean: float, seed: int) -> np.ndarray:
+        return BP * (mean + noise(tasks, spread, seed))
+
     return AdaptationProof(
-        adapted=BP * adapted,
-        parent=BP * (parent + noise(tasks, spread, 11)),
-        fine_tuned=BP * (fine_tuned + noise(tasks, spread, 12)),
-        fine_tune_step_size=0.1,
         steps=len(curve) - 1,
+        curve_steps=tuple(range(len(curve))),
+        adapted=np.column_stack([growth(mean, step) for step, mean in enumerate(curve)]),
+        parent=growth(parent, 11),
+        fine_tuned=growth(fine_tuned, 12),
+        fine_tune_step_size=0.1,
+        random_start=growth(random_start, 13),
+        random_start_step_size=3.0,
+        buy_and_hold=growth(buy_and_hold, 14),
+        other_support=None if other_support is None else growth(other_support, 15),
+        placebo=None
+        if other_support is None
+        else Placebo(
+            adapted=growth(on_shuffled_bars, 16),
+            unadapted=growth(0.0, 17),
+            parent=growth(0.0, 18),
+            other_support=growth(0.0, 19),
+        ),
     )
 
 
@@ -66,10 +91,13 @@ def judged(
     )
 
 
-def test_adaptation_that_beats_all_three_comparisons_passes():
+DECIDING = ("over_stage_2", "over_fine_tune", "over_unadapted", "over_other_support")
+
+
+def test_adaptation_that_beats_all_four_comparisons_passes():
     verdict = judged(a_proof())
     assert (verdict.outcome, verdict.level, verdict.stage) == ("PASS", "adaptation", "maml")
-    for name in ("over_stage_2", "over_fine_tune", "over_unadapted"):
+    for name in DECIDING:
         # In basis points: 1.0 bp per bar above each.
         assert verdict.criterion(name).value == pytest.approx(1.0)
         assert verdict.criterion(name).lower > 0
@@ -95,12 +123,14 @@ def test_too_few_query_windows_are_no_verdict_however_good_they_look():
 
 
 def test_no_query_window_at_all_is_no_verdict_and_no_error():
-    empty = AdaptationProof(
-        adapted=np.empty((0, 3)), parent=np.empty(0), fine_tuned=np.empty(0), fine_tune_step_size=0.1, steps=2
-    )
+    none = np.empty(0)
+    empty = replace(
+        a_proof(), adapted=np.empty((0, 3)), parent=none, fine_tuned=none, random_start=none, buy_and_hold=none,
+        other_support=None, placebo=None,
+    )  # fmt: skip
     verdict = judged(empty)
     assert verdict.outcome == "INCONCLUSIVE"
-    assert verdict.metrics["adaptation_curve"] == []
+    assert [each["mean"] for each in verdict.metrics["adaptation_curve"]] == [None, None, None]
     assert verdict.criterion("over_stage_2").value is None
     assert verdict.lines()
 
@@ -110,16 +140,119 @@ def test_no_query_window_at_all_is_no_verdict_and_no_error():
     [
         (a_proof(parent=1.5), "over_stage_2"),
         (a_proof(fine_tuned=1.5), "over_fine_tune"),
-        # It was better before it adapted.
-        (a_proof(curve=(1.5, 1.6, 1.0)), "over_unadapted"),
+        # It was better before it adapted, though the first step was worse still.
+        (a_proof(curve=(1.5, 0.6, 1.0)), "over_unadapted"),
+        # Any other bars would have done.
+        (a_proof(other_support=1.5), "over_other_support"),
     ],
 )
-def test_falling_behind_any_one_of_the_three_fails(proof, missed):
+def test_falling_behind_any_one_of_the_four_fails(proof, missed):
     """Adaptation that loses to plain fine-tuning has not earned its place, whatever else it beats."""
-    verdict = judged(proof)
+    verdict = judged(proof, min_adaptation_speed=None)
     assert verdict.outcome == "FAIL"
-    assert [reason.split()[0] for reason in verdict.reasons if "is missed" in reason] == [missed]
+    assert missed_by(verdict) == [missed]
     assert verdict.criterion(missed).value == pytest.approx(-0.5)
+
+
+def missed_by(verdict: Verdict) -> list[str]:
+    return [reason.split()[0] for reason in verdict.reasons if "is missed" in reason]
+
+
+@pytest.mark.parametrize(
+    ("behind", "unsure"),
+    [
+        ({"parent": 0.9}, "over_stage_2"),
+        ({"fine_tuned": 0.9}, "over_fine_tune"),
+        ({"curve": (0.9, 0.5, 1.0)}, "over_unadapted"),
+        ({"other_support": 0.9}, "over_other_support"),
+    ],
+)
+def test_each_of_the_four_has_to_be_shown(behind, unsure):
+    # A lead of 0.1 bp with a deviation of about 1.4 bp over 40 windows: t is below one half.
+    verdict = judged(a_proof(**behind))
+    assert verdict.outcome == "INCONCLUSIVE"
+    assert [reason.split()[0] for reason in verdict.reasons if "not shown to be" in reason] == [unsure]
+
+
+# --- controls -------------------------------------------------------------------------------------------------------
+
+
+def test_growth_may_fall_off_with_steps_by_no_more_than_a_standard_error():
+    """Adapting for as long as the plan says must not undo what the first step gained."""
+    # The difference between steps 2 and 1 has the deviation of the two noises; its standard error over 40 windows:
+    error = (noise(40, 1.0, 2) - noise(40, 1.0, 1)).std(ddof=1) / np.sqrt(40)
+    within, beyond = (judged(a_proof(curve=(0.0, 1.0 + share * error, 1.0))) for share in (0.99, 1.01))
+    assert within.outcome == "PASS"
+    assert within.criterion("steadiness").threshold == pytest.approx(-error)
+    assert within.criterion("steadiness").value == pytest.approx(-0.99 * error)
+    assert beyond.outcome == "FAIL"
+    assert missed_by(beyond) == ["steadiness"]
+
+
+def test_one_step_cannot_fall_off():
+    assert judged(a_proof(curve=(0.0, 1.0))).criterion("steadiness").met
+
+
+def test_a_placebo_that_passes_fails_the_gate():
+    """Where the order of bars is random nothing can be adapted to; what shows there anyway is a fault, not an edge."""
+    verdict = judged(a_proof(on_shuffled_bars=1.0))
+    assert verdict.outcome == "FAIL"
+    assert missed_by(verdict) == ["placebo"]
+    assert verdict.criterion("placebo").value < 0.025
+
+
+@pytest.mark.parametrize("name", ["parent", "unadapted", "other_support"])
+def test_a_placebo_passes_only_if_it_shows_all_that_is_asked(name):
+    proof = a_proof(on_shuffled_bars=1.0)
+    level = replace(proof.placebo, **{name: proof.placebo.adapted})
+    assert judged(replace(proof, placebo=level)).outcome == "PASS"
+
+
+def test_the_placebo_is_held_to_the_alpha_of_the_look():
+    # p of each of its differences is between 0.05 / 30 and 0.05 / 2.
+    proof = a_proof(on_shuffled_bars=0.6, spread=1.1)
+    assert 0.05 / 30 < judged(proof).criterion("placebo").value < 0.05 / 2
+    assert not judged(proof, attempt=1).criterion("placebo").met
+    assert judged(proof, attempt=5).criterion("placebo").met
+
+
+def test_without_another_tasks_support_there_is_no_verdict():
+    verdict = judged(a_proof(other_support=None))
+    assert verdict.outcome == "INCONCLUSIVE"
+    assert verdict.reasons[0].startswith(
+        "over_other_support and placebo cannot be computed: supports are so long"
+    )
+
+
+# --- what is shown and decides nothing ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("better", ["random_start", "buy_and_hold"])
+def test_a_random_start_and_holding_are_shown_and_decide_nothing(better):
+    verdict = judged(a_proof(**{better: 1.5}))
+    assert verdict.outcome == "PASS"
+    shown = compared(verdict)[f"over_{better}"]
+    assert shown["difference"] == pytest.approx(-0.5 * BP)
+    assert shown["baseline"] == pytest.approx(1.5 * BP)
+    assert shown["decides"] is False
+
+
+def compared(verdict: Verdict) -> dict[str, dict]:
+    return {each["name"]: each for each in verdict.metrics["comparisons"]}
+
+
+def test_every_comparison_is_shown_with_its_test():
+    verdict = judged(a_proof())
+    found = compared(verdict)
+    assert [name for name, each in found.items() if each["decides"]] == list(DECIDING)
+    assert list(found)[4:] == ["over_random_start", "over_flat", "over_buy_and_hold"]
+    for name in DECIDING:
+        assert BP * verdict.criterion(name).lower == pytest.approx(found[name]["lower"])
+    # Doing nothing earns nothing: its difference is the adapted growth itself, mean 1 bp, deviation 1 bp, 40 windows.
+    flat = found["over_flat"]
+    assert (flat["baseline"], flat["difference"]) == (0.0, pytest.approx(BP))
+    assert flat["lower"] == pytest.approx(BP * (1.0 - 2.0227 / np.sqrt(40)), abs=1e-8)
+    assert 0.0 < flat["p"] < 1e-6
 
 
 def test_a_lead_within_the_noise_is_inconclusive_and_says_how_far_it_is():
@@ -179,12 +312,22 @@ def test_what_cannot_be_measured_is_said_and_does_not_fail():
     assert verdict.reasons == ("min_cross_symbol_performance is not measurable: there is one symbol only.",)
 
 
-def test_the_curve_of_mean_growth_is_kept_for_the_report():
+def test_the_curve_has_the_mean_and_its_interval_after_each_number_of_steps():
     metrics = judged(a_proof()).metrics
-    assert metrics["adaptation_curve"] == pytest.approx([0.0, 0.5 * BP, 1.0 * BP], abs=1e-15)
+    curve = metrics["adaptation_curve"]
+    assert [each["steps"] for each in curve] == [0, 1, 2]
+    assert [each["mean"] for each in curve] == pytest.approx([0.0, 0.5 * BP, 1.0 * BP], abs=1e-15)
+    # 40 windows of deviation 1 bp: the 97.5 % point of t with 39 degrees of freedom is 2.0227.
+    half = 2.0227 * BP / np.sqrt(40)
+    assert [each["upper"] - each["mean"] for each in curve] == pytest.approx([half] * 3, abs=1e-8)
+    assert [each["mean"] - each["lower"] for each in curve] == pytest.approx([half] * 3, abs=1e-8)
     assert metrics["tasks"] == 40
-    assert metrics["fine_tune_step_size"] == 0.1
-    assert metrics["stage_2"] == pytest.approx(0.0, abs=1e-15)
+    assert (metrics["fine_tune_step_size"], metrics["random_start_step_size"]) == (0.1, 3.0)
+
+
+def test_steps_that_only_the_speed_asks_for_are_not_in_the_curve():
+    proof = replace(a_proof(curve=(0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)), steps=6)
+    assert [each["steps"] for each in judged(proof).metrics["adaptation_curve"]] == [0, 1, 2, 3, 5, 6]
 
 
 def test_the_verdict_survives_being_written_down():

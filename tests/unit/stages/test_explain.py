@@ -338,14 +338,33 @@ def test_a_missing_log_is_no_agreement(place):
     assert found.differences[0].endswith("is missing")
 
 
-def test_changed_growths_of_query_windows_show(place):
+@pytest.mark.parametrize(
+    ("changed", "shows"),
+    [
+        (("parent", 3), "criteria.over_stage_2.value"),
+        (("fine_tuned", 3), "criteria.over_fine_tune.value"),
+        (("adapted", 3, 0), "criteria.over_unadapted.value"),
+        (("adapted", 3, 1), "criteria.steadiness.value"),
+        (("adapted", 3, 3), "metrics.adaptation_curve.3.mean"),
+        (("other_support", 3), "criteria.over_other_support.value"),
+        (("random_start", 3), "metrics.comparisons.over_random_start.difference"),
+        (("buy_and_hold", 3), "metrics.comparisons.over_buy_and_hold.difference"),
+        (("placebo", "adapted", 3), "metrics.placebo.over_stage_2.difference"),
+        (("placebo", "unadapted", 3), "metrics.placebo.over_unadapted.difference"),
+        (("placebo", "other_support", 3), "metrics.placebo.over_other_support.difference"),
+    ],
+)
+def test_changed_growths_of_query_windows_show(place, changed, shows):
     path = place.evidence("adaptation", ".windows.json")
     content = json.loads(path.read_text())
-    content["parent"][3] += 1e-9
+    inner = content
+    for name in changed[:-1]:
+        inner = inner[name]
+    inner[changed[-1]] += 1e-6
     path.write_text(json.dumps(content))
     found = place.explain("EDGE_15_maml_stage3_final.pth")["adaptation"]
     assert "was changed" in found.differences[0]
-    assert any(each.startswith("criteria.over_stage_2.value") for each in found.differences)
+    assert any(each.startswith(shows) for each in found.differences)
 
 
 def edited(line: dict, *path: str, value) -> dict:

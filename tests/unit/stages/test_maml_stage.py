@@ -12,19 +12,16 @@ from rl.checkpoints.predictor import META_WEIGHTS, STEP_SIZE_PREFIX
 from rl.common.errors import DataError
 from rl.features.pipeline import FeatureTable
 from rl.policies.actor_critic import build_policy
-from rl.stages.maml_stage import (
+from rl.stages.maml_stage import MetaTraining, TaskPool, maml_config
+from rl.stages.stage_model import StageModel
+from rl.stages.symbol_data import SymbolData
+from rl.stages.trading_tasks import (
     FEWEST_QUERY_BARS,
     FEWEST_SUPPORT_BARS,
-    AdaptationProof,
-    MetaTraining,
-    TaskPool,
     TradingTask,
-    maml_config,
     task_markets,
     task_sizes,
 )
-from rl.stages.stage_model import StageModel
-from rl.stages.symbol_data import SymbolData
 from tests.unit.stages.small_symbol import (
     BARS_PER_SESSION,
     edge_bars,
@@ -298,43 +295,6 @@ def test_meta_training_leaves_the_parent_as_it_was(data):
 def test_meta_training_twice_with_one_seed_gives_equal_weights(data, longer):
     models = [MetaTraining(data, PLAN, PARENT, [longer], seed=seed).train(2, silent) for seed in (3, 3, 4)]
     assert models[0].fingerprint() == models[1].fingerprint() != models[2].fingerprint()
-
-
-# --- the proof ------------------------------------------------------------------------------------------------------
-
-
-def test_before_any_meta_training_the_unadapted_policy_is_the_parent(meta):
-    proof = meta.proof()
-    assert proof.adapted.shape == (len(meta._meta_test), 3)
-    np.testing.assert_array_equal(proof.adapted[:, 0], proof.parent)
-    assert proof.steps == 2
-    for growth, task in zip(proof.parent, meta._meta_test, strict=True):
-        assert growth == task.query_growth(PARENT.weights)
-
-
-def a_proof(mean_by_step: list[float]) -> AdaptationProof:
-    return AdaptationProof(
-        adapted=np.tile(mean_by_step, (3, 1)),
-        parent=np.zeros(3),
-        fine_tuned=np.zeros(3),
-        fine_tune_step_size=0.1,
-        steps=len(mean_by_step) - 1,
-    )
-
-
-@pytest.mark.parametrize(
-    ("curve", "tried", "speed"),
-    [
-        ([1.0, 2.0, 3.0], 2, 1),
-        ([1.0, 0.5, 3.0], 2, 2),
-        # Better at the third step only, but two were tried.
-        ([1.0, 0.5, 0.7, 3.0], 2, None),
-        ([1.0, 1.0, 1.0], 2, None),
-        ([1.0, 0.9], 5, None),
-    ],
-)
-def test_adaptation_speed_is_the_first_step_above_the_unadapted_policy(curve, tried, speed):
-    assert a_proof(curve).speed(tried) == speed
 
 
 # --- another symbol -------------------------------------------------------------------------------------------------

@@ -1,0 +1,270 @@
+"""What the proof of stage 3 measures: the curve, every baseline, both controls, and no bar of the future."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from rl.algorithms.adaptation import adapt
+from rl.checkpoints.adaptation import flat_weights
+from rl.common.seeding import generator
+from rl.envs.tasks import TaskWindow, task_windows
+from rl.stages.adaptation_proof import (
+    FINE_TUNE_STEP_SIZES,
+    FIRST_TUNING_TASKS,
+    AdaptationProof,
+    measured_steps,
+    other_tasks,
+    tuned_step_size,
+)
+from rl.stages.maml_stage import MetaTraining
+from rl.stages.symbol_data import SymbolData
+from tests.unit.stages.small_symbol import (
+    edge_bars,
+    edge_model,
+    small_plan,
+    symbol_of,
+    with_bars_changed_from,
+)
+
+PLAN = small_plan("training_params.maml.query_sessions=4", "training_params.maml.inner_step_size=1.0")
+PARENT = edge_model(PLAN)
+
+
+def meta_training(data: SymbolData, parent=PARENT, seed: int = 3) -> MetaTraining:
+    return MetaTraining(data, PLAN, parent, [], seed=seed)
+
+
+@pytest.fixture(scope="module")
+def data() -> SymbolData:
+    return symbol_of(edge_bars(sessions=160), PLAN)
+
+
+@pytest.fixture(scope="module")
+def meta(data) -> MetaTraining:
+    return meta_training(data)
+
+
+@pytest.fixture(scope="module")
+def proof(meta) -> AdaptationProof:
+    return meta.proof()
+
+
+def adapted_to(meta: MetaTraining, row: int, steps: int) -> np.ndarray:
+    """Return the weights after so many steps on the support of a meta-test task."""
+    rng = generator(3, "meta-test", row)
+    support = meta._meta_test[row].support
+    return flat_weights(adapt(meta.policy, meta.step_sizes(), support, steps, rng, meta.config))
+
+
+# --- the curve ------------------------------------------------------------------------------------------------------
+
+
+def test_the_curve_goes_as_far_as_twice_the_plans_steps():
+    assert measured_steps(7, 5) == (0, 1, 2, 3, 4, 5, 7, 14)
+    assert measured_steps(2, 2) == (0, 1, 2, 3)
+    # The plan's own number is always measured, and every one that the speed asks for.
+    assert measured_steps(6, 2) == (0, 1, 2, 3, 5, 6, 7)
+    assert measured_steps(1, 4) == (0, 1, 2, 3, 4)
+
+
+def test_growth_after_some_steps_is_that_of_the_policy_after_as_many(meta, proof):
+    assert proof.curve_steps == (0, 1, 2, 3)
+    assert proof.adapted.shape == (len(meta._meta_test), 4)
+    for row in (0, len(meta._meta_test) - 1):
+        for steps in proof.curve_steps:
+            weights = adapted_to(meta, row, steps)
+            assert proof.after(steps)[row] == meta._meta_test[row].query_growth(weights)
+    assert len({each.tobytes() for each in proof.adapted.T}) == 4
+
+
+def test_before_any_meta_training_the_unadapted_policy_is_the_parent(meta, proof):
+    np.testing.assert_array_equal(proof.after(0), proof.parent)
+    assert proof.steps == 2
+    for growth, task in zip(proof.parent, meta._meta_test, strict=True):
+        assert growth == task.query_growth(PARENT.weights)
+
+
+def a_proof(curve: list[float]) -> AdaptationProof:
+    return AdaptationProof(
+        steps=len(curve) - 1,
+        curve_steps=tuple(range(len(curve))),
+        adapted=np.tile(curve, (3, 1)),
+        parent=np.zeros(3),
+        fine_tuned=np.zeros(3),
+        fine_tune_step_size=0.1,
+        random_start=np.zeros(3),
+        random_start_step_size=0.1,
+        buy_and_hold=np.zeros(3),
+        other_support=None,
+        placebo=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("curve", "tried", "speed"),
+    [
+        ([1.0, 2.0, 3.0], 2, 1),
+        ([1.0, 0.5, 3.0], 2, 2),
+        # Better at the third step only, but two were tried.
+        ([1.0, 0.5, 0.7, 3.0], 2, None),
+        ([1.0, 1.0, 1.0], 2, None),
+        ([1.0, 0.9], 5, None),
+    ],
+)
+def test_adaptation_speed_is_the_first_step_above_the_unadapted_policy(curve, tried, speed):
+    assert a_proof(curve).speed(tried) == speed
+
+
+# --- baselines ------------------------------------------------------------------------------------------------------
+
+
+def test_holding_earns_the_move_of_the_query_bars(meta, data, proof):
+    for growth, task in zip(proof.buy_and_hold, meta._meta_test, strict=True):
+        start, stop = task.window.query
+        # Bought at the open after the first bar, which is its close here; 0.1 bp of commission, no slippage.
+        move = np.log(data.bars.close[stop - 1] / data.bars.close[start])
+        assert growth == pytest.approx(move / (stop - 1 - start), abs=1e-6)
+
+
+def test_a_random_start_owes_nothing_to_the_stage_before(data, proof):
+    other = meta_training(data, edge_model(PLAN, follow=-1.0)).proof()
+    assert other.random_start_step_size == proof.random_start_step_size
+    np.testing.assert_array_equal(other.random_start, proof.random_start)
+    assert (other.fine_tuned != proof.fine_tuned).any()
+
+
+def test_every_task_has_a_random_start_of_its_own_and_every_seed_others(data, proof):
+    again, other = (meta_training(data, seed=seed).proof() for seed in (3, 4))
+    np.testing.assert_array_equal(again.random_start, proof.random_start)
+    assert (other.random_start != proof.random_start).any()
+    assert len(set(proof.random_start)) > len(proof.random_start) // 2
+
+
+def tuned_with(tasks: int, best: float) -> tuple[float, dict[float, list[int]]]:
+    """Return the size chosen where growth falls with the distance from the best, and the tasks each was tried on."""
+    tried: dict[float, list[int]] = {size: [] for size in FINE_TUNE_STEP_SIZES}
+
+    def growth(_task: Any, size: float, _stream: str, row: int) -> float:
+        tried[size].append(row)
+        # Every other task is worth more, whatever the size.
+        return -abs(np.log10(size / best)) + row % 2
+
+    return tuned_step_size(cast(Any, [None] * tasks), growth), tried
+
+
+@pytest.mark.parametrize("tasks", [1, 7, 40])
+@pytest.mark.parametrize("best", FINE_TUNE_STEP_SIZES)
+def test_the_step_size_that_grows_most_on_meta_validation_is_taken(tasks, best):
+    assert tuned_with(tasks, best)[0] == best
+
+
+def test_the_best_two_step_sizes_are_tried_on_every_task_the_others_on_a_few():
+    _, tried = tuned_with(40, 1.0)
+    # 3.0 is half a decade from the best, 0.1 a whole one.
+    assert sorted(tried[1.0]) == sorted(tried[3.0]) == list(range(40))
+    for size in (0.01, 0.1, 10.0):
+        assert len(tried[size]) == FIRST_TUNING_TASKS
+        assert max(tried[size]) >= 36
+
+
+def test_where_few_tasks_exist_every_step_size_is_tried_on_all_of_them():
+    assert set(map(tuple, tuned_with(FIRST_TUNING_TASKS, 1.0)[1].values())) == {tuple(range(10))}
+
+
+def test_without_a_task_to_tune_on_the_middle_of_the_grid_is_taken():
+    assert tuned_with(0, 10.0)[0] == 1.0
+
+
+# --- controls -------------------------------------------------------------------------------------------------------
+
+
+def windows_of(tasks: int, *, support_bars: int = 100) -> list[TaskWindow]:
+    stretch = (1000, 1000 + 50 * tasks)
+    return task_windows(
+        "A", stretch, support_bars=support_bars, query_bars=50, purge_bars=10, support_may_reach_back_to=0
+    )
+
+
+@pytest.mark.parametrize("tasks", [30, 31])
+def test_the_other_support_lies_half_of_all_tasks_further_on_and_every_one_is_used_once(tasks):
+    others = other_tasks(windows_of(tasks))
+    assert others is not None
+    assert others[:2] == [tasks // 2, tasks // 2 + 1]
+    assert sorted(others) == list(range(tasks))
+
+
+def test_another_tasks_support_never_shares_a_bar_with_the_task():
+    """It would hold the very query it is judged on, and so be no control."""
+    # With 10 tasks the other support begins 5 * 50 bars after the own one, which ends 60 bars before the query does.
+    assert other_tasks(windows_of(10, support_bars=190)) is not None
+    assert other_tasks(windows_of(10, support_bars=191)) is None
+    assert other_tasks(windows_of(1)) is None
+
+
+def test_the_other_support_is_what_the_policy_was_adapted_to(meta, proof):
+    others = other_tasks([task.window for task in meta._meta_test])
+    assert others is not None
+    for row in (0, len(others) - 1):
+        weights = adapted_to(meta, others[row], 2)
+        assert proof.other_support[row] == meta._meta_test[row].query_growth(weights)
+    assert (proof.other_support != proof.after(2)).any()
+
+
+def test_without_another_support_there_is_no_control_and_no_placebo():
+    plan = small_plan("training_params.maml.query_sessions=4", "training_params.maml.support_sessions=20")
+    short = symbol_of(edge_bars(sessions=120), plan)
+    found = MetaTraining(short, plan, PARENT, [], seed=3).proof()
+    assert len(found.adapted) == 4
+    assert found.other_support is found.placebo is None
+
+
+def test_on_shuffled_bars_the_known_edge_is_worth_nothing(proof):
+    """The policy follows a column that foretells the next bar; in random order it foretells nothing."""
+    assert len(proof.placebo.parent) == len(proof.parent)
+    assert proof.parent.mean() > 1e-4
+    assert abs(proof.placebo.parent.mean()) < 0.2 * proof.parent.mean()
+    np.testing.assert_array_equal(proof.placebo.parent, proof.placebo.unadapted)
+    assert (proof.placebo.adapted != proof.placebo.unadapted).any()
+    assert (proof.placebo.other_support != proof.placebo.adapted).any()
+
+
+# --- no bar of the future -------------------------------------------------------------------------------------------
+
+
+def test_prices_after_the_anchor_leave_the_adapted_weights_bit_identical(data, meta):
+    for row in (0, 1, 2):
+        # The first support ends inside the training window, whose last bars the scaler may know: no query does.
+        anchor = max(meta._meta_test[row].window.support[1], data.window("validation")[0])
+        assert anchor <= meta._meta_test[row].window.query[0]
+        changed = meta_training(symbol_of(with_bars_changed_from(data.bars, anchor), PLAN))
+        np.testing.assert_array_equal(adapted_to(changed, row, 2), adapted_to(meta, row, 2))
+
+
+def test_prices_of_the_support_change_the_adapted_weights(data, meta):
+    start, anchor = meta._meta_test[1].window.support
+    changed = symbol_of(with_bars_changed_from(data.bars, anchor - 10, until=anchor), PLAN)
+    assert (adapted_to(meta_training(changed), 1, 2) != adapted_to(meta, 1, 2)).any()
+    assert start < anchor - 10
+
+
+def test_prices_after_a_query_change_no_bit_of_what_was_measured_on_it(data, meta, proof):
+    """Neither of the policy nor of a baseline; the controls look at other tasks, so they may change."""
+    last = 2
+    after = meta._meta_test[last].window.query[1]
+    found = meta_training(symbol_of(with_bars_changed_from(data.bars, after), PLAN)).proof()
+    for name in ("adapted", "parent", "fine_tuned", "random_start", "buy_and_hold"):
+        one, two = getattr(proof, name), getattr(found, name)
+        np.testing.assert_array_equal(one[: last + 1], two[: last + 1])
+        assert (one[last + 1 :] != two[last + 1 :]).any()
+
+
+def test_the_placebo_leaves_the_proof_itself_alone(data, meta, proof):
+    """Shuffling works on copies: the market that is judged stays as it was."""
+    assert replace(data, notes=()).market is data.market
+    again = meta.proof()
+    np.testing.assert_array_equal(again.adapted, proof.adapted)
+    np.testing.assert_array_equal(again.placebo.adapted, proof.placebo.adapted)
