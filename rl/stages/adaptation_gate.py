@@ -111,7 +111,7 @@ def adaptation_verdict(
         _tasks(proof),
         *(_difference(each) for each in deciding),
         _steadiness(proof),
-        _placebo(proof, spent),
+        placebo_control(proof, spent),
     ]
     if criteria.min_adaptation_speed is not None:
         results.append(_speed(proof, criteria.min_adaptation_speed, evaluation_steps))
@@ -265,7 +265,7 @@ def _placebo_tests(proof: AdaptationProof, alpha: float) -> dict[str, ClusteredT
     return {name: _compared(placebo.adapted, other, alpha) for name, other in others.items()}
 
 
-def _placebo(proof: AdaptationProof, alpha: float) -> CriterionResult:
+def placebo_control(proof: AdaptationProof, alpha: float) -> CriterionResult:
     """Return whether shuffled bars show nothing: the proof passes there where all its p values are small."""
     # Where adapting changes nothing at all there is no p, and nothing is shown either.
     each = [test.p_above_zero for test in _placebo_tests(proof, alpha).values()]

@@ -29,11 +29,11 @@ CURVE_STEPS = (0, 1, 2, 3, 5, 7, 14)
 FINE_TUNE_STEP_SIZES = (0.01, 0.1, 1.0, 3.0, 10.0)
 """Grid the step size of plain fine-tuning is chosen from, on meta-validation tasks."""
 
-MOST_TUNING_TASKS = 40
+MOST_TUNING_TASKS = 30
 """Meta-validation tasks a step size is tuned on, spread evenly; more would cost minutes and move nothing."""
 
-FIRST_TUNING_TASKS = 10
-"""Tasks that every step size is tried on; only the best `SIZES_KEPT` of them go on to the others."""
+FIRST_TUNING_TASKS = 8
+"""Most tasks that every step size is tried on; only the best `SIZES_KEPT` of them go on to the others."""
 
 SIZES_KEPT = 2
 
