@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import Any
 
-from rl.reporting.tables import number, probability, table_lines
+from rl.reporting.tables import WIDTH, number, probability, table_lines
 from rl.stages.adaptation_gate import FEWEST_TASKS
 from rl.stages.gates import Verdict
 
@@ -115,7 +116,7 @@ def adaptation_text(verdict: Verdict) -> list[str]:
         *table_lines(["steps", "mean", "95 % from", "to"], curve),
         f"adapted by {found['inner_loop_steps']} steps, compared with:",
         *table_lines(["", "it earned", "difference", "lower bound", "p", "for PASS"], compared),
-        *adaptation_words(verdict),
+        *(line for sentence in adaptation_words(verdict) for line in wrap(sentence, WIDTH)),
     ]
     return [f"  {line}" for line in lines]
 

@@ -136,6 +136,8 @@ def test_the_text_shows_curve_and_comparisons_in_basis_points():
     assert holding.split()[1:3] == ["1.5000", "-0.5000"]
     assert holding.split()[-1] == "shown"
     assert "adaptation over 40 query windows" in text[0]
+    assert " ".join(adaptation_words(judged(a_proof()))) in " ".join(line.strip() for line in text)
+    assert max(map(len, text)) <= 120
 
 
 def test_the_figures_hold_the_same_as_plain_values():
