@@ -58,7 +58,9 @@ def trials_of(ledger: EvidenceLedger, symbol: str) -> Trials:
 def conclusions(
     ledger: EvidenceLedger, symbol: str, purpose: str, window_hash: str, attempt: int
 ) -> list[dict[str, Any]]:
-    """Return what gates (with their `verdict`) and backtests wrote down of one look, oldest first.
+    """Return what gates and backtests wrote down of one look, oldest first.
+
+    A backtest writes `sharpe_per_session` into the line itself, a gate into its verdict.
 
     Raises:
         DataError: The ledger is damaged.
@@ -110,6 +112,8 @@ def _is_known(entries: Sequence[dict[str, Any]], checkpoint: Checkpoint) -> bool
     weights = verdict["context"].get("weights")
     return any(
         entry["kind"] == "verdict"
+        # A backtest writes its ratio into the line itself; that is no verdict of the gate's.
+        and "sharpe_per_session" not in entry
         and (entry["symbol"], entry["purpose"], entry["window_hash"], entry["attempt"]) == judged
         # After a fresh start the same number may have been given to another model.
         and context_of(entry).get("weights", weights) == weights

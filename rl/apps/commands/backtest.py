@@ -290,7 +290,7 @@ def _conclude_look(
     another ratio than the window by itself.
     """
     if any(
-        not by_itself or "verdict" in line
+        not by_itself or "sharpe_per_session" not in line
         for line in conclusions(ledger, symbol, look.purpose, look.window_hash, look.attempt)
     ):
         return

@@ -135,6 +135,13 @@ def test_the_same_number_given_to_another_model_afterwards_hides_nothing(promote
     assert len(forgotten_looks(ledger, promoted, "AAA_15")) == 2
 
 
+def test_a_backtest_under_a_new_ledger_does_not_stand_for_the_verdict_that_was_lost(promoted, ledger):
+    ledger.path.unlink()
+    assert ledger.record("AAA_15", WINDOW["hash"], "promotion", subject="the same weights") == 1
+    ledger.conclude("AAA_15", WINDOW["hash"], "promotion", 1, sharpe_per_session=0.2, sessions=9)
+    assert len(forgotten_looks(ledger, promoted, "AAA_15")) == 2
+
+
 def test_a_model_without_a_verdict_or_one_that_cannot_be_read_is_not_accused(promoted, ledger):
     ledger.path.unlink()
     final = promoted / "AAA_15_final_model.pth"
