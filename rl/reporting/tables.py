@@ -36,6 +36,11 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f} %"
 
 
+def change(value: float | None, digits: int = 1) -> str:
+    """Return a difference of fractions as percent with its sign, or a dash."""
+    return "-" if value is None else f"{100 * value:+.{digits}f} %"
+
+
 def number(value: float | None, digits: int = 2) -> str:
     """Return a number with so many decimals and thousands marked, or a dash."""
     return "-" if value is None else f"{value:,.{digits}f}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from rl.common.atomic_files import write_json, write_text
 from rl.reporting.adaptation_report import adaptation_figures, adaptation_text
-from rl.reporting.tables import number, percent, probability, table_lines, whole
+from rl.reporting.tables import change, number, percent, probability, table_lines, whole
 from rl.stages.null_bank import Calibration
 from rl.stages.outcomes import StageOutcome, SymbolOutcome
 from rl.stages.plan import STAGES, Plan
@@ -250,7 +250,7 @@ def _expert_text(found: dict[str, Any]) -> list[str]:
                 *(percent(record[side], 0) for side in ("short", "flat", "long")),
                 percent(record["return_contribution"], 2),
                 number(record["mean_holding_bars"], 1),
-                "not in use" if out is None else percent(out["return_change"], 2),
+                "not in use" if out is None else change(out["return_change"], 2),
                 "-" if out is None else percent(out["actions_changed"]),
             ]
         )

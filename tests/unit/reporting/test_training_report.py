@@ -260,7 +260,7 @@ def test_experts_are_shown_with_what_they_did_and_whether_they_specialise(outcom
     text, found = written(tmp_path, known)
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "Experts on validation; regimes: x_regime" in text
-    assert "1 0.31 40.5 % 25 % 0 % 75 % -1.23 % 7.2 0.21 % 0.4 %" in lines
+    assert "1 0.31 40.5 % 25 % 0 % 75 % -1.23 % 7.2 +0.21 % 0.4 %" in lines
     assert "2 0.31 0.0 % - - - -1.23 % - not in use -" in lines
     assert "x_regime 0 1,200 0.31 40 % 0.31 0 %" in lines
     assert "x_regime 1 34 0.31 0 % 0.31 40 %" in lines
