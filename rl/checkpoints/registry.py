@@ -26,6 +26,11 @@ class Found:
     """A warning for the top of every report: no gate was passed. Empty for a model that passed."""
 
 
+def has_model(models_dir: Path | str, symbol: str) -> bool:
+    """Return True where a symbol has a model of any stage, usable or not."""
+    return any((Path(models_dir) / stage_file(symbol, stage)).exists() for stage in STAGES)
+
+
 def best_available(models_dir: Path | str, symbol: str, stage: str = "best") -> Found:
     """Return the best model of a symbol: final, maml, moe, ppo, the first that exists and passed its gate.
 

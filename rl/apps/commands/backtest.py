@@ -6,7 +6,6 @@ import argparse
 import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,20 +17,19 @@ from rl.apps.commands.symbols import (
     bring_up_to_date,
     chosen_symbols,
     instrument_of,
-    known_symbols,
+    symbols_of,
 )
 from rl.backtest.config import BacktestConfig, load_backtest_config
 from rl.backtest.engine import Replay, replay_policy
 from rl.backtest.result import SymbolResult, portfolio_figures, symbol_result
-from rl.checkpoints.checkpoint import STAGES as MODEL_STAGES
-from rl.checkpoints.checkpoint import Checkpoint, stage_file
+from rl.checkpoints.checkpoint import Checkpoint
 from rl.checkpoints.predictor import Predictor
-from rl.checkpoints.registry import Found, best_available
+from rl.checkpoints.registry import Found, best_available, has_model
 from rl.common.errors import DATA, GATE_STOPPED, OK, CheckpointError, DataError, StagegateError
 from rl.common.runlog import RunLog
 from rl.common.seeding import generator
 from rl.features.processed_store import ProcessOutcome, load_processed
-from rl.market.bars import Bars
+from rl.market.bars import Bars, readable_label
 from rl.market.calendars import calendar
 from rl.market.checks import counted
 from rl.market.instruments import FoundInstrument, InstrumentBook, load_instruments
@@ -40,7 +38,6 @@ from rl.reporting.backtest_report import checked_report_files, text_report, writ
 from rl.stages.evaluation import look_subject, named_window
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
 from rl.stages.model_files import model_from
-from rl.stages.symbol_data import readable_label
 from rl.stages.trials import conclusions, forgotten_looks, trials_of
 from rl.trading.market_arrays import MarketArrays
 from rl.trading.metrics import session_returns, sharpe_ratio
@@ -52,11 +49,7 @@ def backtest(options: argparse.Namespace) -> int:
     config = backtest_config(options)
     checked_report_files(options.report_file, options.actions_file)
     book = load_instruments(*options.instruments)
-    known = known_symbols(
-        options.raw_data_dir,
-        options.processed_data_dir,
-        raw_dir_was_given=options.raw_data_dir != Path("data/raw"),
-    )
+    known = symbols_of(options)
     symbols = _symbols_with_models(options, known)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     with RunLog(options.reports_dir / "runs" / f"{stamp}-backtest" / "run.jsonl") as log:
@@ -104,11 +97,7 @@ def _symbols_with_models(options: argparse.Namespace, known: KnownSymbols) -> li
     symbols = chosen_symbols(options.symbols, known, options.raw_data_dir)
     if not wants_all(options.symbols):
         return symbols
-    with_model = [
-        symbol
-        for symbol in symbols
-        if any((options.models_dir / stage_file(symbol, stage)).exists() for stage in MODEL_STAGES)
-    ]
+    with_model = [symbol for symbol in symbols if has_model(options.models_dir, symbol)]
     if not with_model:
         raise CheckpointError(
             f"no symbol of {options.raw_data_dir} or {options.processed_data_dir} has a model in "

@@ -11,12 +11,10 @@ from rl import __version__
 from rl.apps.commands.backtest import backtest_config, todays_rules
 from rl.apps.commands.console import Console
 from rl.apps.commands.options import wants_all
-from rl.apps.commands.symbols import KnownSymbols, chosen_symbols, instrument_of, known_symbols
+from rl.apps.commands.symbols import KnownSymbols, chosen_symbols, instrument_of, symbols_of
 from rl.backtest.lookahead import LookaheadReport, check_lookahead
 from rl.backtest.lookahead_chain import Model, model_of
-from rl.checkpoints.checkpoint import STAGES as MODEL_STAGES
-from rl.checkpoints.checkpoint import stage_file
-from rl.checkpoints.registry import best_available
+from rl.checkpoints.registry import best_available, has_model
 from rl.common.atomic_files import sha256_of, write_json, write_text
 from rl.common.errors import DATA, OK, DataError, StagegateError, UsageError
 from rl.common.runlog import RunLog
@@ -35,11 +33,7 @@ def check_for_lookahead(options: argparse.Namespace) -> int:
         )
     capital = backtest_config(options).initial_capital
     book = load_instruments(*options.instruments)
-    known = known_symbols(
-        options.raw_data_dir,
-        options.processed_data_dir,
-        raw_dir_was_given=options.raw_data_dir != Path("data/raw"),
-    )
+    known = symbols_of(options)
     symbols = chosen_symbols(options.symbols, known, options.raw_data_dir)
     if wants_all(options.symbols):
         symbols = [symbol for symbol in symbols if symbol in known.raw]
@@ -100,8 +94,7 @@ def _checked(
 
 def _model(symbol: str, found: FoundInstrument, options: argparse.Namespace, capital: float) -> Model | None:
     """Return the model a backtest would use; None where the symbol has not been trained and none was asked for."""
-    has_one = any((options.models_dir / stage_file(symbol, stage)).exists() for stage in MODEL_STAGES)
-    if not has_one and options.stage == "best":
+    if options.stage == "best" and not has_model(options.models_dir, symbol):
         return None
     checkpoint = best_available(options.models_dir, symbol, options.stage).checkpoint
     rules, _ = todays_rules(checkpoint, found)

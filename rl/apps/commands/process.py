@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rl.apps.commands.options import wants_all
-from rl.apps.commands.symbols import bring_up_to_date, chosen_symbols, known_symbols
+from rl.apps.commands.symbols import bring_up_to_date, chosen_symbols, symbols_of
 from rl.common.errors import DATA, OK, DataError, StagegateError
 from rl.features.processed_store import ProcessOutcome
 from rl.market.instruments import load_instruments
@@ -15,11 +14,7 @@ from rl.market.instruments import load_instruments
 def process_files(options: argparse.Namespace) -> int:
     """Process what the options ask for; return the exit code."""
     book = load_instruments(*options.instruments)
-    known = known_symbols(
-        options.raw_data_dir,
-        options.processed_data_dir,
-        raw_dir_was_given=options.raw_data_dir != Path("data/raw"),
-    )
+    known = symbols_of(options)
     symbols = chosen_symbols(options.symbols, known, options.raw_data_dir)
     without_raw = [symbol for symbol in symbols if symbol not in known.raw]
     if without_raw and not wants_all(options.symbols):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,19 @@ def known_symbols(raw_dir: Path, processed_dir: Path, *, raw_dir_was_given: bool
     raw = discover(raw_dir, unusable.__setitem__) if raw_dir.is_dir() else {}
     processed = frozenset(path.stem for path in processed_dir.glob("*.parquet")) - set(unusable)
     return KnownSymbols(raw=raw, processed=processed, unusable=unusable)
+
+
+def symbols_of(options: argparse.Namespace) -> KnownSymbols:
+    """Return what there is in the folders a command was given; the usual raw folder need not exist.
+
+    Raises:
+        DataError: A raw folder of the user's own was named and does not exist.
+    """
+    return known_symbols(
+        options.raw_data_dir,
+        options.processed_data_dir,
+        raw_dir_was_given=options.raw_data_dir != Path("data/raw"),
+    )
 
 
 def chosen_symbols(asked: Sequence[str], known: KnownSymbols, raw_dir: Path) -> list[str]:

@@ -22,7 +22,7 @@ from rl.apps.commands.symbols import (
     bring_up_to_date,
     chosen_symbols,
     instrument_of,
-    known_symbols,
+    symbols_of,
 )
 from rl.common.atomic_files import sweep_stray_files, write_text
 from rl.common.errors import DATA, GATE_STOPPED, OK, StagegateError
@@ -81,11 +81,7 @@ def train(options: argparse.Namespace) -> int:
         check_learners(plan.for_symbol(symbol) if symbol else plan, stages)
     calibration = refuse_if_nulls_pass(plan)
     book = load_instruments(*options.instruments)
-    known = known_symbols(
-        options.raw_data_dir,
-        options.processed_data_dir,
-        raw_dir_was_given=options.raw_data_dir != Path("data/raw"),
-    )
+    known = symbols_of(options)
     symbols = chosen_symbols(options.symbols, known, options.raw_data_dir)
     run_name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S") + f"-{options.profile}-s{plan.seed}"
     folder = options.reports_dir / "runs" / run_name
