@@ -552,9 +552,10 @@ def champion_keeps(
     if math.isnan(test.lower):
         text = f"{earlier_name} stays: {test.sessions} sessions are too few to compare it with {later_name}."
     else:
+        than = f"less than {earlier_name}" if test.mean < 0.0 else f"more than {earlier_name}"
         figures_text = (
-            f"{later_name} earned {test.mean * 1e4:+.2f} bp per session more than {earlier_name} over "
-            f"{test.sessions} sessions, lower bound {test.lower * 1e4:+.2f} bp at {1.0 - alpha:.0%}"
+            f"{later_name} earned {abs(test.mean) * 1e4:.2f} bp per session {than} over {test.sessions} sessions, "
+            f"lower bound of the difference {test.lower * 1e4:+.2f} bp at {1.0 - alpha:.0%}"
         )
         who = f"{later_name} replaces {earlier_name}" if replaces else f"{earlier_name} stays"
         text = f"{who}: {figures_text}."

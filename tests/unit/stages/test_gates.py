@@ -541,6 +541,12 @@ def test_a_later_model_replaces_an_earlier_one_only_beyond_luck():
     assert slightly.text.startswith("the earlier model stays")
 
 
+def test_a_later_model_that_earned_less_is_said_to_have_earned_less():
+    earlier = np.random.default_rng(7).normal(0, 0.01, 60)
+    worse = champion_keeps(earlier - 0.0005, earlier, 0.05, later_name="maml", earlier_name="ppo")
+    assert worse.text.startswith("ppo stays: maml earned 5.00 bp per session less than ppo over 60 sessions")
+
+
 def test_a_model_does_not_replace_its_equal():
     returns = np.random.default_rng(8).normal(0, 0.01, 60)
     decision = champion_keeps(returns, returns, 0.05)
