@@ -58,6 +58,7 @@ def learn(
     cost_bp: float,
     steps: int,
     seed: int,
+    plan: Plan | None = None,
     shuffle_features: bool = False,
     **params: float,
 ) -> Learned:
@@ -68,6 +69,7 @@ def learn(
         cost_bp: Cost of a unit of turnover, per side.
         steps: Steps of training.
         seed: Decides both draws and the training.
+        plan: Where the training's settings come from; the shipped defaults if left out.
         shuffle_features: Train on features in random order, from which nothing can be learned.
         params: Numbers of the market's formula that differ from its defaults.
     """
@@ -80,7 +82,7 @@ def learn(
         train.features[:] = train.features[order]
     volatility = bar_volatility(to_bars(seen, f"SYN_{kind}_2"), (first, len(train)))
     rules = TradingRules(commission_rate=cost_bp * 1e-4, margin_rate=0.2, bar_volatility=volatility)
-    plan = Plan()
+    plan = plan or Plan()
     envs = VectorTradingEnv(
         train,
         [(first, len(train))],
