@@ -217,7 +217,12 @@ def session_oracle_of(
 
 
 def evaluate_positions(positions: np.ndarray, returns: np.ndarray, cost_bp: float) -> float:
-    """Return what a sequence of positions earns per bar after costs, in bp.
+    """Return what a sequence of positions earns per bar after costs, in bp; the mean of `earned_by_bar`."""
+    return float(np.mean(earned_by_bar(positions, returns, cost_bp)))
+
+
+def earned_by_bar(positions: np.ndarray, returns: np.ndarray, cost_bp: float) -> np.ndarray:
+    """Return what a sequence of positions earns in each bar after costs, in bp. (T - 1,)
 
     positions[t] is decided at the close of bar t and earns returns[t+1]; every change costs cost_bp per unit,
     the first from flat. The last position earns nothing, because the bar after it is not there, and is not
@@ -235,7 +240,7 @@ def evaluate_positions(positions: np.ndarray, returns: np.ndarray, cost_bp: floa
         )
     held = np.asarray(positions, dtype=np.float64)[:-1]
     changes = np.abs(np.diff(held, prepend=0.0))
-    return float(np.mean(held * returns[1:] / BP - cost_bp * changes))
+    return held * returns[1:] / BP - cost_bp * changes
 
 
 def best_policy(

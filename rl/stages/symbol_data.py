@@ -148,7 +148,26 @@ def symbol_rules(plan: Plan, found: FoundInstrument, volatility: float) -> Tradi
 def prepare(symbol: str, plan: Plan, found: FoundInstrument, processed_dir: Path) -> SymbolData:
     """Load one processed symbol, split it by time and fit its scaler on the training window alone."""
     processed = load_processed(symbol, processed_dir)
-    bars, table = processed.bars, processed.features
+    return prepared(processed.bars, processed.features, plan, found, data_hash=processed.meta["data_hash"])
+
+
+def prepared(
+    bars: Bars, table: FeatureTable, plan: Plan, found: FoundInstrument, *, data_hash: str
+) -> SymbolData:
+    """Split a symbol's bars by time and fit its scaler on the training window alone.
+
+    Args:
+        bars: All bars of the symbol.
+        table: All their features.
+        plan: The plan with the symbol's own overrides applied.
+        found: Its instrument.
+        data_hash: Names what the bars were read from.
+
+    Raises:
+        ConfigError: The plan's windows or features do not fit the bars.
+        DataError: A window is too short.
+    """
+    symbol = bars.symbol
     embargo, note = embargo_for(plan, bars)
     splits = split_bars(bars, split_plan(plan), embargo)
     names = chosen_features(table, plan.features.include, list(plan.features.exclude), symbol)
@@ -167,7 +186,7 @@ def prepare(symbol: str, plan: Plan, found: FoundInstrument, processed_dir: Path
         splits=splits,
         embargo_bars=embargo,
         rules=symbol_rules(plan, found, bar_volatility(bars, (start, splits.train.stop))),
-        data_hash=processed.meta["data_hash"],
+        data_hash=data_hash,
         sessions_per_year=calendar(found.instrument.calendar).sessions_per_year,
         notes=tuple(notes),
     )
