@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rl.apps.commands.options import rl_parser
+from rl.apps.commands.options import refuse_without_full, rl_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +27,11 @@ def _work(options: argparse.Namespace) -> int:
 
         return gate(options)
     if options.verb == "doctor":
+        refuse_without_full(options)
+        if options.full:
+            from rl.apps.commands.learning import measure_learning
+
+            return measure_learning(options)
         from rl.apps.commands.doctor import examine
 
         return examine(options)

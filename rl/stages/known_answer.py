@@ -28,8 +28,8 @@ from rl.policies.actor_critic import build_policy
 from rl.policies.forward import pack
 from rl.stages.plan import Plan
 from rl.stages.policy_training import ppo_config
+from rl.stages.symbol_data import symbol_rules
 from rl.trading.kernel import ACCOUNT_FEATURES, ACTION_COUNTS
-from rl.trading.rules import TradingRules
 
 TRAINING_SESSIONS = 500
 UNSEEN_SESSIONS = 250
@@ -54,6 +54,8 @@ class Learned:
     trades_per_session: float
     error: float
     """Standard error of `earned - oracle`: bar by bar, the two differ by chance as well."""
+    earned_error: float
+    """Standard error of `earned` itself."""
     momentum: float
     """What the order of two averages of the close, over 5 and 20 bars, earns on the same bars."""
 
@@ -138,7 +140,10 @@ class UnseenBars:
             oracle=float(np.mean(best)),
             trades_per_session=len(replay.trades) / sessions,
             error=float(np.std(grown - best) / np.sqrt(len(best))),
-            momentum=evaluate_positions(_by_averages(self.bars.close)[rows], self.returns[rows], self.cost_bp),
+            earned_error=float(np.std(grown) / np.sqrt(len(grown))),
+            momentum=evaluate_positions(
+                _by_averages(self.bars.close)[rows], self.returns[rows], self.cost_bp
+            ),
         )
 
 
@@ -182,11 +187,7 @@ def learn(
     if shuffle_features:
         order = generator(seed, "known answer", "shuffled features").permutation(len(train))
         train.features[:] = train.features[order]
-    rules = TradingRules(
-        commission_rate=cost_bp * 1e-4,
-        margin_rate=0.2,
-        bar_volatility=bar_volatility(bars, (first, len(train))),
-    )
+    rules = symbol_rules(plan, known.instrument(), bar_volatility(bars, (first, len(train))))
     envs = VectorTradingEnv(
         train,
         [(first, len(train))],

@@ -1,0 +1,232 @@
+"""Measuring the cells of the learning table, and keeping each on disk as soon as it is measured.
+
+A cell is used again where everything it follows from is as it was: the row's market, cost and instrument, the lengths
+of its own training and of those it grows out of, the plan, the seed, the code that learns, and the libraries below it.
+Marks follow from cells and are judged anew each time.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl.common.atomic_files import write_json, writing
+from rl.stages.known_answer_stages import KnownAnswer, Trained
+from rl.stages.known_answer_table import Cell, Row
+from rl.stages.plan import Plan
+from rl.stages.stage_model import StageModel
+
+LEARNERS = ("rl.stages.known_answer_stages",)
+"""Modules that train and judge; the code that learns is what they import, directly or not."""
+
+LIBRARIES = ("torch", "numpy", "numba", "pandas", "TA-Lib")
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@functools.cache
+def code_that_learns() -> str:
+    """Return a hash of the sources of `LEARNERS` and of every module of the package behind them. 16 digits"""
+    digest = hashlib.sha256()
+    for name, path in sorted(modules_behind(LEARNERS).items()):
+        digest.update(name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def modules_behind(roots: Sequence[str]) -> dict[str, Path]:
+    """Return modules of the package and all they import of it, wherever in the file: name and source."""
+    found: dict[str, Path] = {}
+    waiting = list(roots)
+    while waiting:
+        name = waiting.pop()
+        source = _source_of(name)
+        if source is None or name in found:
+            continue
+        found[name] = source
+        waiting += _imported(ast.parse(source.read_bytes()))
+    return found
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from rl.stages import plan` names a module, `from rl.stages.plan import Plan` does not.
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+
+
+def _source_of(module: str) -> Path | None:
+    parts = module.split(".")
+    if parts[0] != _PACKAGE.name:
+        return None
+    place = _PACKAGE.joinpath(*parts[1:])
+    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+
+
+class CellStore:
+    """A folder of measured cells, one JSON file each, with the weights of those that others grow out of.
+
+    Args:
+        folder: Where they lie; made when the first is kept.
+        plan: The plan cells are measured under.
+    """
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self._folder = folder
+        self._circumstances = {
+            "plan": plan.as_dict() | {"seed": None},
+            "code": code_that_learns(),
+            "libraries": {name: version(name) for name in LIBRARIES},
+        }
+
+    def find(self, row: Row, stage: str, seed: int) -> Cell | None:
+        """Return the cell, or None where it was not measured under these circumstances."""
+        path = self._path(row, stage, seed)
+        if not path.is_file():
+            return None
+        return Cell(**json.loads(path.read_text(encoding="utf-8"))["cell"])
+
+    def model(self, row: Row, stage: str, seed: int) -> Trained:
+        """Return the model of a cell that `find` found, for a later stage to grow out of."""
+        path = self._path(row, stage, seed)
+        spec = json.loads(path.read_text(encoding="utf-8"))["policy_spec"]
+        weights = np.load(_weights_beside(path), allow_pickle=False)
+        return Trained(model=StageModel(stage=stage, policy_spec=spec, weights=weights))
+
+    def keep(self, row: Row, cell: Cell, trained: Trained) -> None:
+        """Write a measured cell and its weights; a cell is there only when both are."""
+        path = self._path(row, cell.stage, cell.seed)
+        with writing(_weights_beside(path)) as unfinished, unfinished.open("wb") as file:
+            np.save(file, trained.model.weights, allow_pickle=False)
+        write_json(path, {"cell": cell.as_dict(), "policy_spec": trained.model.policy_spec})
+
+    def _path(self, row: Row, stage: str, seed: int) -> Path:
+        instrument = row.known.instrument().instrument.model_dump(mode="json")
+        follows_from = {
+            **self._circumstances,
+            "market": row.known.kind,
+            "params": dict(row.known.params),
+            "instrument": instrument,
+            "shuffle_features": row.shuffle_features,
+            "line": row.line(stage),
+            "seed": seed,
+        }
+        text = json.dumps(follows_from, sort_keys=True, allow_nan=False)
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self._folder / f"{row.name}-{stage}-seed{seed}-{key}.json"
+
+
+def _weights_beside(path: Path) -> Path:
+    return path.with_suffix(".npy")
+
+
+OnCell = Callable[[Cell, bool], None]
+"""Told of each cell when it is there, and whether it was measured before."""
+
+
+def measure_row(
+    row: Row, stages: Sequence[str], seed: int, *, plan: Plan, store: CellStore, on_cell: OnCell
+) -> list[Cell]:
+    """Measure the stages of one row with one seed, and what they grow out of; what was measured before is not again.
+
+    Args:
+        row: The row.
+        stages: Columns asked for; those the row does not have are left out.
+        seed: The seed.
+        plan: The plan the stages are trained under.
+        store: Where cells are kept.
+        on_cell: Told of each.
+
+    Returns:
+        The cells of the stages asked for.
+    """
+    work = _RowAndSeed(row, seed, plan, store, on_cell)
+    return [work.cell(stage) for stage in row.stages if stage in stages]
+
+
+class _RowAndSeed:
+    """One row with one seed; the market is drawn only if something has to be measured."""
+
+    def __init__(self, row: Row, seed: int, plan: Plan, store: CellStore, on_cell: OnCell) -> None:
+        self._row = row
+        self._seed = seed
+        self._plan = plan
+        self._store = store
+        self._on_cell = on_cell
+        self._cells: dict[str, Cell] = {}
+        self._models: dict[str, Trained] = {}
+
+    @functools.cached_property
+    def _trial(self) -> KnownAnswer:
+        return KnownAnswer(
+            self._row.known, self._plan, seed=self._seed, shuffle_features=self._row.shuffle_features
+        )
+
+    def cell(self, stage: str) -> Cell:
+        """Return a cell, measured now unless it was before."""
+        if stage not in self._cells:
+            stored = self._store.find(self._row, stage, self._seed)
+            self._cells[stage] = stored or self._measured(stage)
+            self._on_cell(self._cells[stage], stored is not None)
+        return self._cells[stage]
+
+    def _model(self, stage: str) -> Trained:
+        self.cell(stage)
+        if stage not in self._models:
+            self._models[stage] = self._store.model(self._row, stage, self._seed)
+        return self._models[stage]
+
+    def _measured(self, stage: str) -> Cell:
+        above = self._row.parent(stage)
+        parent = self._model(above).model if above else None
+        begun = time.process_time()
+        trained = self._trained(stage, parent)
+        learned = self._trial.learned(trained)
+        details: dict[str, Any] = {}
+        if stage == "maml":
+            details["unadapted"] = self._trial.unadapted(trained).earned
+        if stage == "moe":
+            details["experts"] = self._trial.experts(trained)
+        cell = Cell(
+            row=self._row.name,
+            stage=stage,
+            seed=self._seed,
+            steps=_length(self._row, stage),
+            earned=learned.earned,
+            oracle=learned.oracle,
+            error=learned.error,
+            earned_error=learned.earned_error,
+            momentum=learned.momentum,
+            trades_per_session=learned.trades_per_session,
+            cpu_seconds=time.process_time() - begun,
+            **details,
+        )
+        self._store.keep(self._row, cell, trained)
+        self._models[stage] = trained
+        return cell
+
+    def _trained(self, stage: str, parent: StageModel | None) -> Trained:
+        length = self._row.steps[stage]
+        if stage in ("ppo", "start"):
+            return self._trial.ppo(length)
+        if stage == "moe":
+            return self._trial.moe(parent, length)
+        assert parent is not None
+        return self._trial.maml(parent, length)
+
+
+def _length(row: Row, stage: str) -> int:
+    """Return the steps of a stage and of those it grows out of; of stage 3 its iterations alone."""
+    if stage == "maml":
+        return row.steps[stage]
+    return sum(steps for _, steps in row.line(stage))
