@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from rl.common.atomic_files import write_json
 from rl.common.threads import use_one_thread
@@ -36,7 +37,7 @@ class Market:
     kind: str
     cost_bp: float
     steps: int
-    params: Mapping[str, float] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_noise(self) -> bool:
@@ -153,8 +154,10 @@ def read_runs(path: Path | None) -> list[Run]:
     """Return the runs of an earlier call, those only that today's shipped plan would repeat exactly."""
     if path is None or not path.exists():
         return []
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    runs = [Run(**{**entry, "changes": tuple(entry["changes"])}) for entry in stored]
+    stored: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    for entry in stored:
+        entry["changes"] = tuple(entry["changes"])
+    runs = [Run(**entry) for entry in stored]
     return [run for run in runs if _is_of_this_plan(run)]
 
 
@@ -183,10 +186,22 @@ def table(runs: Sequence[Run], markets: Sequence[str], settings: Sequence[str]) 
         if all(found):
             scores[setting] = fmean(fmean(shares) for shares in found) if found else 0.0
     rows = sorted(scores, key=lambda setting: (setting != SHIPPED, -scores[setting]))
-    heads = ["setting", "mean share", "less shipped (SE)", *paying, *(f"{name}, bp/bar" for name in noise), "CPU s a run"]
+    heads = [
+        "setting",
+        "mean share",
+        "less shipped (SE)",
+        *paying,
+        *(f"{name}, bp/bar" for name in noise),
+        "CPU s a run",
+    ]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for setting in rows:
-        own = [cells[setting, market, seed] for market in markets for seed in seeds if (setting, market, seed) in cells]
+        own = [
+            cells[setting, market, seed]
+            for market in markets
+            for seed in seeds
+            if (setting, market, seed) in cells
+        ]
         shares = [fmean(run.share for run in own if run.market == market) for market in paying]
         losses = [fmean(run.earned_bp for run in own if run.market == market) for market in noise]
         lines.append(
@@ -223,12 +238,18 @@ def _difference(
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of a run."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ppo_settings", description=__doc__.split("\n\n")[1])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ppo_settings", description=__doc__.split("\n\n")[1]
+    )
     parser.add_argument("--markets", nargs="+", default=USUAL_MARKETS, choices=MARKETS, metavar="MARKET")
     parser.add_argument("--settings", nargs="+", default=tuple(SETTINGS), choices=SETTINGS, metavar="SETTING")
     parser.add_argument("--seeds", nargs="+", type=int, default=[50, 51], metavar="SEED")
-    parser.add_argument("--judged", action="store_true", help="allow the seeds below 50, to confirm a choice once made")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the runs in FILE and repeat none that is in it")
+    parser.add_argument(
+        "--judged", action="store_true", help="allow the seeds below 50, to confirm a choice once made"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="keep the runs in FILE and repeat none that is in it"
+    )
     options = parser.parse_args(argv)
     early = [seed for seed in options.seeds if seed < FIRST_TUNING_SEED]
     if early and not options.judged:

@@ -702,7 +702,8 @@ def _bytes(values: np.ndarray) -> bytes | list[Any]:
 
 def _difference(known: np.ndarray, again: np.ndarray) -> str:
     if known.shape != again.shape:
-        return f"{known.shape[0]:,} rows became {again.shape[0]:,}"
+        axis = int(len(known) == len(again))
+        return f"{known.shape[axis]:,} {('rows', 'columns')[axis]} became {again.shape[axis]:,}"
     row = int(np.argmax(np.reshape(known != again, (len(known), -1)).any(axis=1))) if known.ndim else 0
     before, after = np.ravel(known[row]), np.ravel(again[row])
     column = int(np.argmax(before != after))
@@ -714,11 +715,11 @@ def _shown(value: Any) -> str:
 
 
 def _changed_columns(known: FeatureScaler, again: FeatureScaler) -> str:
-    if known.names != again.names:
-        return "it knows other features"
+    if known.columns != again.columns:
+        return "it knows other features or regimes"
     changed = [
         name
-        for place, name in enumerate(known.names)
+        for place, name in enumerate(known.columns)
         if known.center[place] != again.center[place] or known.scale[place] != again.scale[place]
     ]
     return f"{counted(len(changed), 'column')} scaled differently: {', '.join(changed[:3])}" + (

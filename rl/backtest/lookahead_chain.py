@@ -91,16 +91,18 @@ def model_of(checkpoint: Checkpoint, rules: TradingRules, *, capital: float, ada
 
 def random_model(table: FeatureTable, rules: TradingRules, *, capital: float, seed: int) -> Model:
     """Return a network of random weights: it knows nothing, but what it does depends on all it sees."""
-    spec = {
-        "encoder": "mlp",
-        "observations": len(table.names) + ACCOUNT_FEATURES,
-        "actions": ACTION_COUNTS["target"],
-        "hidden": [16],
-    }
-    rng = generator(seed, "look-ahead check", "random policy")
-    count = parameter_count(spec)
-    weights = WEIGHT_SCALE / np.sqrt(len(table.names)) * rng.standard_normal(count)
-    packed = pack_weights(spec, weights.astype(np.float32))
+
+    def prepare(market: MarketArrays, _span_start: int) -> PackedPolicy:
+        spec = {
+            "encoder": "mlp",
+            "observations": market.feature_count + ACCOUNT_FEATURES,
+            "actions": ACTION_COUNTS["target"],
+            "hidden": [16],
+        }
+        rng = generator(seed, "look-ahead check", "random policy")
+        weights = WEIGHT_SCALE / np.sqrt(market.feature_count) * rng.standard_normal(parameter_count(spec))
+        return pack_weights(spec, weights.astype(np.float32))
+
     return Model(
         description="random weights (no trained model)",
         feature_names=table.names,
@@ -111,7 +113,7 @@ def random_model(table: FeatureTable, rules: TradingRules, *, capital: float, se
         embargo_bars=None,
         scaler=None,
         data_hash=None,
-        prepare=lambda _market, _start: packed,
+        prepare=prepare,
     )
 
 

@@ -18,7 +18,7 @@ def mixture_spec(data: SymbolData, plan: Plan, value_hidden: list[int]) -> dict[
     params = plan.training_params.moe
     return {
         "encoder": "mixture",
-        "observations": len(data.feature_names) + ACCOUNT_FEATURES,
+        "observations": data.market.feature_count + ACCOUNT_FEATURES,
         "actions": ACTION_COUNTS[plan.environment.action_scheme],
         "experts": params.num_experts,
         "expert_hidden": [params.expert_hidden_dim] * len(value_hidden),

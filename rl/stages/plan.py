@@ -208,7 +208,7 @@ class PPOParams(StrictModel):
     learning_rate: Positive = 0.0005
     batch_size: Annotated[int, Field(ge=2)] = 512
     gamma: Share = 0.99
-    gae_lambda: Share = 0.95
+    gae_lambda: Share = 0.5
     clip_epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.15
     k_epochs: Count = 6
     hidden_dim: Count = 64

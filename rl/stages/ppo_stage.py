@@ -14,7 +14,7 @@ def ppo_training(data: SymbolData, plan: Plan, *, seed: int) -> PolicyTraining:
     params = plan.training_params.ppo
     spec = {
         "encoder": "mlp",
-        "observations": len(data.feature_names) + ACCOUNT_FEATURES,
+        "observations": data.market.feature_count + ACCOUNT_FEATURES,
         "actions": ACTION_COUNTS[plan.environment.action_scheme],
         "hidden": [params.hidden_dim] * params.hidden_layers,
     }

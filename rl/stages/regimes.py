@@ -8,10 +8,8 @@ import numpy as np
 
 from rl.common.errors import DataError
 from rl.features.pipeline import REGIME_PREFIX
+from rl.features.scaler import MOST_REGIMES
 from rl.stages.symbol_data import SymbolData
-
-MOST_VALUES = 8
-"""A column with at most so many values in training names its regimes itself; any other is cut into thirds."""
 
 VOLATILITY = "volatility_level"
 TREND = "adx"
@@ -46,7 +44,7 @@ def regimes_of(data: SymbolData) -> Regimes:
         return _volatility_and_trend(data)
     column, seen = _column(data, own[0])
     values = np.unique(seen)
-    if len(values) <= MOST_VALUES:
+    if len(values) <= MOST_REGIMES:
         labels = np.searchsorted(values, column)
         is_known = values[np.minimum(labels, len(values) - 1)] == column
         return Regimes(

@@ -180,7 +180,7 @@ def prepared(
         bars=bars,
         table=table,
         feature_names=names,
-        gate_columns=gate_columns(names, table),
+        gate_columns=gate_columns(scaler.feature_of_columns(), table),
         scaler=scaler,
         market=scaled_market(bars, table, names, scaler),
         splits=splits,
@@ -204,15 +204,19 @@ def split_plan(plan: Plan) -> SplitPlan:
     )
 
 
-def gate_columns(names: tuple[str, ...], table: FeatureTable) -> tuple[int, ...]:
+def gate_columns(features: tuple[str, ...], table: FeatureTable) -> tuple[int, ...]:
     """Return the observation columns a mixture's gate may see: slow regime features only.
 
     A gate that sees fast signals or the position splits by action (one expert always long), not by regime.
 
+    Args:
+        features: The feature that each column of the observation was made of, market columns only.
+        table: Says which features describe regimes.
+
     Raises:
         ConfigError: The plan's features leave none.
     """
-    columns = tuple(place for place, name in enumerate(names) if name in table.regime_names)
+    columns = tuple(place for place, name in enumerate(features) if name in table.regime_names)
     if not columns:
         raise ConfigError(
             "features: no regime feature is left for the mixture's gate; include at least one of "

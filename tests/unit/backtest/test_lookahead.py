@@ -98,6 +98,18 @@ def test_a_volume_that_begins_later_is_a_note_and_no_fault(path):
     assert any("whether the volume is used is decided for the whole file" in note for note in report.notes)
 
 
+def test_a_column_of_regimes_is_followed_from_the_file_to_the_decisions_of_a_policy(path):
+    """It leaves the scaler as four columns, so the policy sees more numbers than there are features."""
+
+    def with_regimes(numbers):
+        # From the bar's own numbers, for the file repeats some bars.
+        return {**numbers, "x_regime": np.floor(1000.0 * numbers["close"]) % 4}
+
+    report = checked(path, spoil=with_regimes)
+    assert report.faults == ()
+    assert finding(report, "scaled features").verdict == CLEAN
+
+
 def test_a_future_whose_file_is_refused_is_a_note_and_the_rest_is_checked(path):
     def fussy(table, path, symbol, instrument):
         if len(table) < 1400:

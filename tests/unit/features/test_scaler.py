@@ -85,6 +85,64 @@ def test_a_row_alone_is_scaled_as_it_is_among_others():
     assert together[41:42].tobytes() == scaler.transform(values[41:42]).tobytes()
 
 
+def test_a_column_of_regimes_becomes_a_flag_for_each_value_seen_in_training():
+    """Regime 2 is not twice regime 1: a single number would force a network to take the regimes in their order."""
+    regime = [0, 1, 1, 3, 3, 3, 3, 3]
+    scaler = FeatureScaler.fit(np.column_stack([column(*range(8)), column(*regime)]), ["a", "x_regime"])
+    assert scaler.columns == ("a", "x_regime=0", "x_regime=1", "x_regime=3")
+    assert scaler.feature_of_columns() == ("a", "x_regime", "x_regime", "x_regime")
+    # A share p of the rows has the flag: mean p, standard deviation sqrt(p (1 - p)).
+    shares = np.array([1 / 8, 2 / 8, 5 / 8])
+    deviations = np.sqrt(shares * (1 - shares))
+    scaled = scaler.transform(np.array([[3.5, 1.0]], dtype=np.float32))
+    np.testing.assert_allclose(scaled, [[0.0, *((np.array([0, 1, 0]) - shares) / deviations)]], rtol=1e-6)
+    assert scaled.dtype == np.float32
+
+
+def test_flags_stand_in_their_features_place_and_the_others_stay_what_they_were():
+    values = np.random.default_rng(2).normal(size=(40, 3)).astype(np.float32)
+    alone = FeatureScaler.fit(values[:, [0, 2]], ["a", "c"]).transform(values[:, [0, 2]])
+    values[:, 1] = np.arange(40) % 3
+    scaler = FeatureScaler.fit(values, ["a", "x_regime_mood", "c"])
+    assert scaler.columns == ("a", "x_regime_mood=0", "x_regime_mood=1", "x_regime_mood=2", "c")
+    assert scaler.transform(values)[:, [0, 4]].tobytes() == alone.tobytes()
+
+
+def test_a_regime_never_seen_in_training_sets_no_flag():
+    scaler = FeatureScaler.fit(column(0, 1, 2, 0, 1, 2), ["x_regime"])
+    unseen, other = scaler.transform(column(7, 0))
+    assert (unseen < 0).all()
+    assert (other < 0).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("x_regime", [0, 1, 1, 0] * 3),  # Two values are one flag already.
+        ("x_regime", list(range(9))),  # More than eight are a quantity.
+        ("x_mood", [0, 1, 2] * 3),  # The name does not say that these are regimes.
+    ],
+)
+def test_what_is_a_quantity_or_a_single_flag_stays_one_column(name, values):
+    scaler = FeatureScaler.fit(column(*values), [name])
+    assert scaler.columns == (name,)
+    assert scaler.transform(column(*values)).shape == (len(values), 1)
+
+
+def test_a_scaler_with_regimes_comes_back_from_json_exactly():
+    values = np.column_stack([np.arange(30) % 4 + 0.1, np.arange(30)]).astype(np.float32)
+    scaler = FeatureScaler.fit(values, ["x_regime", "a"])
+    restored = FeatureScaler.from_dict(json.loads(json.dumps(scaler.to_dict())))
+    assert restored.columns == scaler.columns
+    assert restored.transform(values).tobytes() == scaler.transform(values).tobytes()
+    assert (scaler.transform(values)[:, :4] > 0).sum() == 30
+
+
+def test_a_scaler_stored_before_regimes_became_flags_sees_them_as_numbers():
+    stored = {"names": ["x_regime"], "center": [1.0], "scale": [2.0]}
+    assert FeatureScaler.from_dict(stored).transform(column(0, 1, 3)).tolist() == [[-0.5], [0.0], [1.0]]
+
+
 def test_transform_leaves_its_input_alone():
     values = column(*range(9))
     values.flags.writeable = False
@@ -111,6 +169,10 @@ def test_a_scaler_comes_back_from_json_exactly():
         {"center": ["far", 0.0]},
         {"names": ["a"]},
         {"names": None},
+        {"regimes": {"a": [0.0, 1.0, 2.0]}},
+        {"regimes": {"x_regime": []}},
+        {"regimes": {"a": None}},
+        {"regimes": 3},
     ],
 )
 def test_a_damaged_scaler_is_refused(damage):

@@ -85,7 +85,7 @@ SOURCE_VALUES = {
     "training_sequence.stage_3_maml.meta_iterations": 150,
     "training_sequence.stage_3_maml.success_criteria.min_adaptation_speed": 3,
     "training_sequence.stage_3_maml.success_criteria.min_cross_symbol_performance": 0.85,
-    "training_params.ppo.gae_lambda": 0.95,
+    "training_params.ppo.gae_lambda": 0.5,
     "training_params.ppo.clip_epsilon": 0.15,
     "training_params.ppo.k_epochs": 6,
     "training_params.moe.num_experts": 4,

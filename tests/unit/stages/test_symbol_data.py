@@ -116,6 +116,24 @@ def test_a_plans_choice_of_features_reaches_the_model(bars, tmp_path):
     assert chosen.gate_columns == (0,)
 
 
+def test_a_regime_is_one_input_for_each_value_of_the_training_window_and_the_gate_sees_them_all(
+    bars, tmp_path
+):
+    mood = np.arange(len(bars)) // 10 % 4
+    # Known to nobody while the model is trained.
+    mood[2000:] = 9
+    data = prepared(replace(bars, extra=bars.extra | {"x_regime_mood": mood.astype(float)}), tmp_path)
+    assert data.scaler.regimes == {"x_regime_mood": (0.0, 1.0, 2.0, 3.0)}
+    assert data.market.feature_count == len(data.feature_names) + 3
+    flags = [place for place, name in enumerate(data.scaler.columns) if name.startswith("x_regime_mood=")]
+    assert set(flags) < set(data.gate_columns)
+    start, stop = data.window("train")
+    seen = data.market.features[start:stop, flags] > 0
+    np.testing.assert_array_equal(np.argmax(seen, axis=1), mood[start:stop])
+    assert (seen.sum(axis=1) == 1).all()
+    assert not (data.market.features[2000:, flags] > 0).any()
+
+
 def test_a_window_with_too_few_usable_bars_is_refused():
     usable = np.zeros(200, dtype=bool)
     usable[100:119] = True
