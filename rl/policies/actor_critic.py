@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rl.common.errors import CheckpointError, ConfigError
 from rl.common.seeding import generator as named_generator
 from rl.policies.encoders import POLICY_GAIN, MixtureOfExperts, MixtureParts, Mlp
-from rl.policies.spec import checked_spec
+from rl.policies.spec import checked_spec, value_hidden
 
 
 class ActorCritic(nn.Module):
@@ -102,10 +102,8 @@ def build_policy(spec: dict[str, Any], seed: int) -> ActorCritic:
     inputs, actions = spec["observations"], spec["actions"]
     actor: nn.Module
     if spec["encoder"] == "mlp":
-        value_hidden = spec["hidden"]
         actor = Mlp([inputs, *spec["hidden"], actions], POLICY_GAIN, source)
     else:
-        value_hidden = spec["value_hidden"]
         actor = MixtureOfExperts(
             observations=inputs,
             actions=actions,
@@ -116,4 +114,4 @@ def build_policy(spec: dict[str, Any], seed: int) -> ActorCritic:
             temperature=spec["temperature"],
             generator=source,
         )
-    return ActorCritic(spec, actor, Mlp([inputs, *value_hidden, 1], 1.0, source))
+    return ActorCritic(spec, actor, Mlp([inputs, *value_hidden(spec), 1], 1.0, source))

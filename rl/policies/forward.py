@@ -23,7 +23,7 @@ import numpy as np
 
 from rl.common.compiled import njit
 from rl.common.errors import ConfigError
-from rl.policies.spec import checked_spec, parameter_count
+from rl.policies.spec import checked_spec, parameter_count, value_hidden
 
 MLP = 0
 MIXTURE = 1
@@ -107,7 +107,7 @@ def pack_weights(spec: dict[str, Any], weights: np.ndarray) -> PackedPolicy:
     inputs, actions = spec["observations"], spec["actions"]
     is_mixture = spec["encoder"] == "mixture"
     widths = [inputs, *spec["expert_hidden" if is_mixture else "hidden"], actions]
-    critic_widths = [inputs, *spec["value_hidden" if is_mixture else "hidden"], 1]
+    critic_widths = [inputs, *value_hidden(spec), 1]
     critic_size = sum((a + 1) * b for a, b in pairwise(critic_widths))
     columns = list(spec["gate_inputs"]) if is_mixture else []
     experts = spec["experts"] if is_mixture else 1

@@ -3,6 +3,7 @@
 A spec is a plain dict, so that it can travel in a checkpoint:
 
     {"encoder": "mlp", "observations": D, "actions": A, "hidden": [64, 64]}
+    {"encoder": "mlp", …, "hidden": [280, 280], "value_hidden": [64, 64]}  (a critic of other widths than the actor)
     {"encoder": "mixture", "observations": D, "actions": A, "experts": E, "expert_hidden": [128, 128],
      "gate_hidden": 64, "gate_inputs": [0, 3], "temperature": 0.8, "value_hidden": [64, 64]}
 
@@ -32,7 +33,10 @@ KEYS = {
         "value_hidden",
     ),
 }
-"""Every key of every encoder; all have to be given."""
+"""Every key of every encoder that has to be given."""
+
+OPTIONAL_KEYS: dict[str, tuple[str, ...]] = {"mlp": ("value_hidden",), "mixture": ()}
+"""Keys that may be left out. value_hidden: the critic's widths; without it they are the actor's."""
 
 
 def _is_count(value: Any, least: int = 1) -> bool:
@@ -83,9 +87,10 @@ def spec_problems(spec: dict[str, Any]) -> list[str]:
     if encoder not in KEYS:
         return [f"encoder has to be one of {', '.join(sorted(KEYS))}, but is {encoder!r}"]
     found = [f"{key} is missing" for key in KEYS[encoder] if key not in spec]
+    known = KEYS[encoder] + OPTIONAL_KEYS[encoder]
     for key in spec:
-        if key not in KEYS[encoder]:
-            close = nearest(str(key), KEYS[encoder], 1)
+        if key not in known:
+            close = nearest(str(key), known, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             found.append(f"{key} is not a key of the encoder {encoder}{hint}")
     return found + _value_problems(spec)
@@ -102,6 +107,11 @@ def checked_spec(spec: dict[str, Any]) -> dict[str, Any]:
         lines = "\n".join(f"  {line}" for line in found)
         raise ConfigError(f"The policy spec has {len(found)} problem{'s' * (len(found) > 1)}:\n{lines}")
     return {key: list(value) if isinstance(value, tuple) else value for key, value in spec.items()}
+
+
+def value_hidden(spec: dict[str, Any]) -> list[int]:
+    """Return the widths of the critic's hidden layers, given or those of the actor."""
+    return list(spec["value_hidden"] if "value_hidden" in spec else spec["hidden"])
 
 
 def mlp_shapes(widths: list[int]) -> list[tuple[int, ...]]:
@@ -124,12 +134,11 @@ def parameter_shapes(spec: dict[str, Any]) -> list[tuple[int, ...]]:
     """
     inputs, actions = spec["observations"], spec["actions"]
     if spec["encoder"] == "mlp":
-        hidden = list(spec["hidden"])
-        return mlp_shapes([inputs, *hidden, actions]) + mlp_shapes([inputs, *hidden, 1])
+        return mlp_shapes([inputs, *spec["hidden"], actions]) + mlp_shapes([inputs, *value_hidden(spec), 1])
     experts = spec["experts"]
     gate = mlp_shapes([len(spec["gate_inputs"]), spec["gate_hidden"], experts])
     stacked = [(experts, *shape) for shape in mlp_shapes([inputs, *spec["expert_hidden"], actions])]
-    return stacked + gate + mlp_shapes([inputs, *spec["value_hidden"], 1])
+    return stacked + gate + mlp_shapes([inputs, *value_hidden(spec), 1])
 
 
 def parameter_count(spec: dict[str, Any]) -> int:

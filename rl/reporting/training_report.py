@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -10,6 +11,7 @@ from typing import Any
 from rl.common.atomic_files import write_json, write_text
 from rl.reporting.adaptation_report import adaptation_figures, adaptation_text
 from rl.reporting.tables import change, number, percent, probability, table_lines, whole
+from rl.stages.mixture_control import Difference, MixtureControl
 from rl.stages.null_bank import Calibration
 from rl.stages.outcomes import StageOutcome, SymbolOutcome
 from rl.stages.plan import STAGES, Plan
@@ -231,6 +233,8 @@ def _stage_text(stage: StageOutcome, plan: Plan) -> list[str]:
     if stage.stage == "maml":
         lines += adaptation_text(stage.verdict)
     lines += _worth_of_mixture(stage)
+    if stage.control is not None:
+        lines += _control_text(stage.control)
     if stage.champion is not None and plan.monitoring.compare_stages:
         lines.append(f"  {stage.champion.text}")
     return lines
@@ -310,6 +314,42 @@ def _worth_of_mixture(stage: StageOutcome) -> list[str]:
     return [f"  The mixture earned more than {first} on validation, beyond chance."]
 
 
+def _control_text(control: MixtureControl) -> list[str]:
+    """Return mixture, one network of as many parameters and stage 1 beside each other, and what that says."""
+    rows = [
+        [name, *_difference_cells(difference)]
+        for name, difference in (
+            ("mixture - network", control.mixture_against_network),
+            ("mixture - stage 1", control.mixture_against_stage_1),
+            ("network - stage 1", control.network_against_stage_1),
+        )
+        if difference is not None
+    ]
+    widths = "-".join(str(units) for units in control.hidden)
+    verdict = wrap(control.verdict(), TEXT_WIDTH, initial_indent="  ", subsequent_indent="    ")
+    return [
+        "",
+        f"  One network of as many parameters ({widths}: {whole(control.parameters)}; the mixture: "
+        f"{whole(control.mixture_parameters)}), trained from the same start",
+        f"  for {whole(control.episodes)} episodes: {number(control.cpu_seconds, 1)} s CPU, not part of the stage's. "
+        "It is no candidate for champion.",
+        *(
+            "    " + line
+            for line in table_lines(["bp a session", "mean", "from", "to", "p more", "p less"], rows)
+        ),
+        *verdict,
+    ]
+
+
+def _difference_cells(difference: Difference) -> list[str]:
+    basis_points = (1e4 * difference.mean, 1e4 * difference.lower, 1e4 * difference.upper)
+    chances = (difference.p_more, difference.p_less)
+    return [
+        *("-" if math.isnan(value) else f"{value:+.2f}" for value in basis_points),
+        *(probability(None if math.isnan(value) else value) for value in chances),
+    ]
+
+
 def _json(outcomes: Sequence[SymbolOutcome], plan: Plan) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
@@ -342,6 +382,7 @@ def _symbol_json(outcome: SymbolOutcome) -> dict[str, Any]:
                 "attempts": [verdict.to_dict() for verdict in stage.attempts],
                 "training": stage.model.metrics,
                 "champion": None if stage.champion is None else _champion_json(stage),
+                **({"dense_control": stage.control.as_dict()} if stage.control is not None else {}),
                 **({"adaptation": adaptation_figures(stage.verdict)} if stage.stage == "maml" else {}),
             }
             for stage in outcome.stages

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rl.stages.gates import ChampionDecision, Verdict
+from rl.stages.mixture_control import MixtureControl
 from rl.stages.stage_model import StageModel
 
 
@@ -42,6 +43,8 @@ class StageOutcome:
     """Figures of the greedy policy on the validation window."""
     champion: ChampionDecision | None
     """How it compared with the champion before it; None for the first."""
+    control: MixtureControl | None = None
+    """Stage 2 beside one network of as many parameters; its seconds are not part of the stage's."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -245,6 +245,8 @@ class MoEParams(StrictModel):
     diversity_cap: Positive = 0.3
     expert_init_noise: Positive = 0.1
     """Above 0, because exact copies of one network receive equal gradients and never part."""
+    dense_control: bool = True
+    """After stage 2, train one network of as many parameters, to see what the mixture form earns."""
 
 
 class MAMLParams(StrictModel):
@@ -609,6 +611,11 @@ class Plan(StrictModel):
             for candidate in found
             if any(value != getattr(own, name) for name, value in candidate.items())
         )
+
+    def searched_settings(self) -> dict[str, float]:
+        """Return the PPO settings that a search may change, as they are here; `with_ppo` takes them back."""
+        search, own = self.progression_rules.fallback_strategies.search, self.training_params.ppo
+        return {name: getattr(own, name) for name in type(search).model_fields}
 
     def with_ppo(self, **changes: Any) -> Plan:
         """Return the plan with other PPO settings (a candidate of the search)."""

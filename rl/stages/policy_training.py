@@ -84,7 +84,7 @@ class PolicyTraining:
         self._auxiliary_loss = auxiliary_loss
         self._seed = seed
         self._episodes = 0
-        self._rounds = 0
+        self._rounds: list[int] = []
         self._best_score = -np.inf
         self._best_weights: np.ndarray | None = None
         self._best_episodes = 0
@@ -103,9 +103,13 @@ class PolicyTraining:
         config = ppo_config(self._plan)
         envs = training_env(self._data, self._plan)
         learner = PPO(
-            self._policy, envs, config, self._seed + 7919 * self._rounds, auxiliary_loss=self._auxiliary_loss
+            self._policy,
+            envs,
+            config,
+            self._seed + 7919 * len(self._rounds),
+            auxiliary_loss=self._auxiliary_loss,
         )
-        self._rounds += 1
+        self._rounds.append(episodes)
         bars = self._plan.environment.episode_bars
         before = self._episodes
         next_check = self._episodes + self._plan.monitoring.checkpoint_frequency
@@ -146,6 +150,8 @@ class PolicyTraining:
             "best_score": self._best_score,
             "best_episodes": self._best_episodes,
             "validation_looks": len(self._curve),
+            "episodes_by_round": list(self._rounds),
+            "searched": self._plan.searched_settings(),
         }
         model = model_of(self._stage, self._policy, episodes=self._episodes, metrics=metrics)
         self._policy.load_flat(torch.from_numpy(final))

@@ -20,6 +20,7 @@ from rl.stages.evidence import EvidenceLedger
 from rl.stages.gates import ChampionDecision, Verdict, champion_keeps
 from rl.stages.judgement import SymbolRun, judge_adaptation, judge_progress, look, validation_replay
 from rl.stages.maml_stage import MetaTraining, maml_config
+from rl.stages.mixture_control import mixture_control
 from rl.stages.model_files import (
     checkpoint_of,
     differences,
@@ -279,7 +280,32 @@ def _train_stage(
     run.listener.judged(run.data.symbol, stage, contender.verdict, outcome.wall_seconds, outcome.cpu_seconds)
     if decision is not None:
         run.listener.said(run.data.symbol, f"champion: {decision.text}")
-    return outcome, contender
+    return _with_control(run, outcome, contender, parent), contender
+
+
+def _with_control(
+    run: SymbolRun, outcome: StageOutcome, contender: _Contender, parent: _Contender | None
+) -> StageOutcome:
+    """Return stage 2's outcome with what one network of as many parameters earns, which decides nothing."""
+    if outcome.stage != "moe" or not run.plan.training_params.moe.dense_control:
+        return outcome
+    symbol, episodes = run.data.symbol, contender.model.episodes
+    why = "one network of as many parameters, to compare with"
+    run.listener.stage_started(symbol, "moe", episodes, "episodes", why)
+    control = mixture_control(
+        run.data,
+        run.plan,
+        contender.model,
+        parent.model if parent else None,
+        returns=contender.returns,
+        parent_returns=parent.returns if parent else None,
+        attempts=len(outcome.attempts),
+        report=lambda figures: run.listener.progressed(
+            symbol, "moe", {**figures, "episodes_this_call": figures["episodes"]}
+        ),
+    )
+    run.listener.said(symbol, f"control: {control.verdict()}")
+    return replace(outcome, control=control)
 
 
 def _checkpoint(run: SymbolRun, contender: _Contender) -> Checkpoint:

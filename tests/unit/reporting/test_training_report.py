@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rl.reporting.training_report import (
     write_training_report,
 )
 from rl.stages.evidence import EvidenceLedger
+from rl.stages.mixture_control import Difference
 from rl.stages.null_bank import refuse_if_nulls_pass
 from rl.stages.outcomes import SymbolOutcome
 from rl.stages.plan import STAGES
@@ -24,7 +26,7 @@ from rl.stages.sequence import run_sequence
 from rl.stages.symbol_data import SymbolData
 from tests.unit.stages.small_symbol import small_plan, small_symbol
 
-PLAN = small_plan("evidence.min_sessions=1000")
+PLAN = small_plan("evidence.min_sessions=1000", "training_params.moe.dense_control=true")
 
 
 class Nobody:
@@ -302,11 +304,52 @@ def test_what_the_mixture_adds_to_stage_1_is_said_even_if_it_is_nothing(
 ):
     ppo, moe, _ = outcome.stages
     decision = None if replaces is None else replace(moe.champion, replaces=replaces)
-    judged = replace(moe, champion=decision, verdict=replace(moe.verdict, outcome=gate))
+    judged = replace(moe, champion=decision, verdict=replace(moe.verdict, outcome=gate), control=None)
     plan = small_plan(f"monitoring.compare_stages={compare}")
     text, _ = written(tmp_path, replace(outcome, stages=(ppo, judged)), plan=plan)
     said = [line.strip() for line in text.splitlines() if line.strip().startswith("The mixture ")]
     assert [line.startswith(sentence) for line in said] == ([] if sentence is None else [True])
+
+
+def test_the_mixture_stands_beside_one_network_of_its_size(outcome, tmp_path):
+    """Else more weights and more training would be taken for what the mixture form earns."""
+    ppo, moe, _ = outcome.stages
+    assert moe.control is not None
+    won = Difference(mean=0.00123, lower=0.0004, upper=0.00206, p_more=0.0123, p_less=0.9877, sessions=18)
+    level = replace(won, mean=-0.0001, lower=-0.0009)
+    control = replace(
+        moe.control,
+        hidden=(280, 281),
+        parameters=97_321,
+        mixture_parameters=97_300,
+        episodes=800,
+        cpu_seconds=41.23,
+        mixture_against_network=won,
+        mixture_against_stage_1=level,
+        network_against_stage_1=replace(
+            won, lower=math.nan, upper=math.nan, p_more=math.nan, p_less=math.nan
+        ),
+    )
+    known = replace(outcome, stages=(ppo, replace(moe, control=control)))
+    text, found = written(tmp_path, known)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "One network of as many parameters (280-281: 97,321; the mixture: 97,300)" in text
+    assert "for 800 episodes: 41.2 s CPU, not part of the stage's. It is no candidate for champion." in lines
+    assert "mixture - network +12.30 +4.00 +20.60 0.0123 0.988" in lines
+    assert "mixture - stage 1 -1.00 -9.00 +20.60 0.0123 0.988" in lines
+    assert "network - stage 1 +12.30 - - - -" in lines
+    assert "The mixture form earns something" in text
+    shown = found["symbols"]["EDGE_15"]["stages"]["moe"]["dense_control"]
+    assert shown["mixture_against_network"]["mean"] == 0.00123
+    assert shown["network_against_stage_1"]["lower"] is None
+    assert shown["verdict"] == control.verdict()
+
+
+def test_without_a_control_nothing_is_said_of_one(outcome, tmp_path):
+    ppo, moe, _ = outcome.stages
+    text, found = written(tmp_path, replace(outcome, stages=(ppo, replace(moe, control=None))))
+    assert "One network of as many" not in text
+    assert "dense_control" not in found["symbols"]["EDGE_15"]["stages"]["moe"]
 
 
 def test_a_symbol_that_stopped_says_where_and_why(outcome, tmp_path):

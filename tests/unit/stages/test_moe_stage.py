@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rl.features.pipeline import compute_features
-from rl.stages.moe_stage import mixture_spec, moe_training, regulariser
+from rl.stages.moe_stage import equal_parameter_training, mixture_spec, moe_training, regulariser
 from rl.stages.ppo_stage import ppo_training
 from rl.stages.stage_model import StageModel
 from rl.stages.symbol_data import SymbolData
@@ -171,3 +171,39 @@ def test_each_regime_feature_and_no_other_input_moves_the_gate():
                 moved.add(column)
     assert {table.names[column] for column in moved if column < len(table.names)} == REGIME_FEATURES
     assert max(moved) < len(table.names)
+
+
+# --- one network of as many parameters --------------------------------------------------------------------------------
+
+
+def test_the_control_starts_as_its_parent_acts_with_as_many_parameters_as_the_mixture(data, parent):
+    seen = observations_of(data)
+    mixture = moe_training(data, PLAN, parent, seed=1)._policy
+    control = equal_parameter_training(data, PLAN, parent, seed=1)._policy
+    assert not control.is_mixture
+    before, after = probabilities(parent.policy(), seen), probabilities(control, seen)
+    assert divergence(before, after) < 1e-6
+    counts = [sum(each.numel() for each in policy.parameters()) for policy in (mixture, control)]
+    assert counts[1] == pytest.approx(counts[0], rel=0.02)
+
+
+@pytest.mark.parametrize("case", ["no parent", "transfer_learning: false"])
+def test_without_a_parent_to_learn_from_the_control_starts_from_scratch_too(data, parent, case):
+    plan = PLAN if case == "no parent" else small_plan("model_management.transfer_learning=false")
+    given = None if case == "no parent" else parent
+    policy = equal_parameter_training(data, plan, given, seed=1)._policy
+    seen = observations_of(data)
+    assert divergence(probabilities(parent.policy(), seen), probabilities(policy, seen)) > 0.05
+
+
+def test_a_model_says_by_which_rounds_and_searched_settings_it_was_trained(data):
+    """So that the control can be trained as the attempt that was kept, and not as the plan's first one."""
+    plan = small_plan().with_ppo(learning_rate=0.0007)
+    training = ppo_training(data, plan, seed=1)
+    training.train(2, silent)
+    model = training.train(3, silent)
+    assert model.metrics["episodes_by_round"] == [2, 3]
+    assert model.metrics["searched"] == {
+        "learning_rate": 0.0007,
+        "entropy_coef": plan.training_params.ppo.entropy_coef,
+    }

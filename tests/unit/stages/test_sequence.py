@@ -358,6 +358,27 @@ def test_a_stage_that_failed_its_gate_is_no_champion_however_much_it_earned(run)
     assert done.outcome.promotion is not None
 
 
+def test_one_network_of_the_mixtures_size_is_compared_and_decides_nothing(run, tmp_path):
+    """It is no candidate: no file, no verdict, no look, no word in who is champion; its seconds stand apart."""
+    control = "training_params.moe.dense_control"
+    with_it = run(small_plan(*PASSES, f"{control}=true"))
+    looks = [entry for entry in with_it.ledger.entries() if entry["kind"] == "look"]
+    assert [entry["purpose"] for entry in looks].count("progress") == 2
+    without = run(small_plan(*PASSES, f"{control}=false"), folder="without")
+    (_, moe), (_, same) = with_it.outcome.stages, without.outcome.stages
+    assert same.control is None
+    assert moe.control is not None
+    assert moe.control.episodes == moe.model.episodes == 4
+    assert moe.control.mixture_against_stage_1 is not None
+    assert moe.control.mixture_against_stage_1.mean == pytest.approx(moe.champion.mean_difference)
+    assert moe.control.cpu_seconds > 0
+    assert with_it.files == without.files
+    assert moe.model.fingerprint() == same.model.fingerprint()
+    assert with_it.outcome.champion == without.outcome.champion
+    assert any(text.startswith("control: ") for text in with_it.heard.texts)
+    assert ("moe", "one network of as many parameters, to compare with", 4) in with_it.heard.started
+
+
 def test_the_comparison_is_that_of_validation_sessions(run, data):
     plan = small_plan(*PASSES)
     done = run(plan, ppo=model(plan, -1.0), moe=model(plan, 1.0, "moe"))
