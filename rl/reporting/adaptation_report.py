@@ -6,7 +6,7 @@ from textwrap import wrap
 from typing import Any
 
 from rl.reporting.tables import WIDTH, number, probability, table_lines
-from rl.stages.adaptation_gate import FEWEST_TASKS
+from rl.stages.adaptation_gate import FEWEST_TASKS, SAME_SIGN
 from rl.stages.gates import Verdict
 
 BASIS_POINTS = 1e4
@@ -20,8 +20,8 @@ _WORDS = {
     "over_flat": "doing nothing",
     "over_buy_and_hold": "holding",
 }
-CONTROLS = ("over_other_support", "steadiness", "placebo")
-"""Criteria that ask why adapting helps rather than whether it does."""
+CONTROLS = ("over_stage_2_iqm", "over_fine_tune_iqm", "over_other_support", "steadiness", "placebo")
+"""Criteria that ask why adapting helps, and how often, rather than whether it does."""
 
 
 def adaptation_figures(verdict: Verdict) -> dict[str, Any]:
@@ -86,7 +86,17 @@ def _of_controls(verdict: Verdict) -> list[str]:
         "steadiness": f"It loses what it gained as it goes on from 1 to {steps} steps.",
         "placebo": "The same is found on shuffled bars, where nothing can be adapted to: do not believe the figures.",
     }
-    return [says[each.name] for each in verdict.criteria if each.name in says and each.met is False]
+    told = [says[each.name] for each in verdict.criteria if each.name in says and each.met is False]
+    rare = [
+        _WORDS[each["name"]]
+        for each in verdict.metrics["comparisons"]
+        if each["difference"] is not None
+        and each["name"] in SAME_SIGN
+        and each["difference"] > 0.0 >= each["interquartile_mean"]
+    ]
+    if rare:
+        told.append(f"A few windows make its lead over {_listed(rare)}: in the middle half there is none.")
+    return told
 
 
 def _listed(names: list[str]) -> str:
@@ -105,7 +115,7 @@ def adaptation_text(verdict: Verdict) -> list[str]:
     compared = [
         [
             _WORDS[each["name"]],
-            *(_points(each[name]) for name in ("baseline", "difference", "lower")),
+            *(_points(each[name]) for name in ("baseline", "difference", "interquartile_mean", "lower")),
             probability(each["p"]),
             "decides" if each["decides"] else "shown",
         ]
@@ -115,7 +125,9 @@ def adaptation_text(verdict: Verdict) -> list[str]:
         f"adaptation over {found['tasks']} query windows, net log growth in bp per bar:",
         *table_lines(["steps", "mean", "95 % from", "to"], curve),
         f"adapted by {found['inner_loop_steps']} steps, compared with:",
-        *table_lines(["", "it earned", "difference", "lower bound", "p", "for PASS"], compared),
+        *table_lines(
+            ["", "it earned", "difference", "middle half", "lower bound", "p", "for PASS"], compared
+        ),
         *(line for sentence in adaptation_words(verdict) for line in wrap(sentence, WIDTH)),
     ]
     return [f"  {line}" for line in lines]

@@ -2,16 +2,19 @@
 
 A policy may grow after a few steps on recent bars for reasons that have nothing to do with those bars: any training
 helps a poor start. Hence the controls: adapted to another task's support it has to grow less, it may not fall off as
-steps are added, and the same comparison has to find nothing where the bars come in random order.
+steps are added, and the same comparison has to find nothing where the bars come in random order. A few windows must not
+make the mean: the interquartile mean has to have its sign (Agarwal et al. 2021, arXiv:2108.13264, section 4.3).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.stats import trim_mean
 
 from rl.stages.adaptation_proof import CURVE_STEPS, AdaptationProof, CrossSymbol
 from rl.stages.evidence import ClusteredTest, alpha_for_attempt, session_clustered_t
@@ -24,6 +27,12 @@ FEWEST_TASKS = 30
 
 BASIS_POINTS = 1e4
 
+TRIMMED = 0.25
+"""Share of the windows left out at each end for the interquartile mean."""
+
+SAME_SIGN = ("over_stage_2", "over_fine_tune")
+"""Comparisons whose interquartile mean has to be above zero as well as their mean."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -34,6 +43,8 @@ class Comparison:
     baseline: np.ndarray | None
     """The other's growth; None where it cannot be measured. (W,)"""
     test: ClusteredTest
+    typical: float
+    """Interquartile mean of the differences, the mean of their middle half; nan where there is none."""
     decides: bool
     """True where PASS asks for it to be shown to be above zero."""
 
@@ -43,6 +54,7 @@ class Comparison:
             "name": self.name,
             "baseline": None if self.baseline is None else _mean(self.baseline),
             "difference": _finite(self.test.mean),
+            "interquartile_mean": _finite(self.typical),
             "lower": _finite(self.test.lower),
             "upper": _finite(self.test.upper),
             "p": _finite(self.test.p_above_zero),
@@ -75,7 +87,14 @@ def comparisons(proof: AdaptationProof, alpha: float) -> list[Comparison]:
         ("over_buy_and_hold", "minus holding", proof.buy_and_hold, False),
     )
     return [
-        Comparison(name=name, note=note, baseline=other, test=_compared(after, other, alpha), decides=decides)
+        Comparison(
+            name=name,
+            note=note,
+            baseline=other,
+            test=_compared(after, other, alpha),
+            typical=interquartile_mean(np.empty(0) if other is None else after - other),
+            decides=decides,
+        )
         for name, note, other, decides in listed
     ]
 
@@ -96,13 +115,14 @@ def adaptation_verdict(
 
     PASS needs the mean query growth after K steps to be above the stage-2 model's, above its tuned fine-tuning, above
     the meta-policy's own at 0 steps and above its own after as many steps on another task's bars, each with a one-sided
-    lower bound above zero over at least 30 query windows; growth after K steps not more than a standard error below
-    that after one; a placebo, the same on shuffled bars, that does not show the same; and the two numbers of the plan:
-    `min_adaptation_speed` and, where it can be measured, `min_cross_symbol_performance`.
+    lower bound above zero over at least 30 query windows; the interquartile means of the first two differences to be
+    above zero too; growth after K steps not more than a standard error below that after one; a placebo, the same on
+    shuffled bars, that does not show the same; and the two numbers of the plan: `min_adaptation_speed` and, where it
+    can be measured, `min_cross_symbol_performance`.
 
     FAIL: a mean difference of zero or less, a placebo that passes, or a number missed. INCONCLUSIVE: positive but not
-    shown, too few windows, or supports too long for the controls. The comparisons with a random start, with doing
-    nothing and with holding are shown and decide nothing.
+    shown, or in the mean only; too few windows, or supports too long for the controls. The comparisons with a random
+    start, with doing nothing and with holding are shown and decide nothing.
     """
     spent = alpha_for_attempt(attempt, alpha)
     compared = comparisons(proof, spent)
@@ -117,7 +137,10 @@ def adaptation_verdict(
         results.append(_speed(proof, criteria.min_adaptation_speed, evaluation_steps))
     if criteria.min_cross_symbol_performance is not None and cross_symbol.ratio is not None:
         results.append(_cross(cross_symbol, criteria.min_cross_symbol_performance))
-    outcome, reasons = _outcome(results, deciding, spent)
+    # A sign is no test: one the wrong way round keeps a lead from being shown, it does not refute it.
+    typical = [_typical(each) for each in deciding if each.name in SAME_SIGN]
+    outcome, reasons = _outcome(results, deciding, typical, spent)
+    results += typical
     if criteria.min_cross_symbol_performance is not None and cross_symbol.ratio is None:
         reasons.append(f"min_cross_symbol_performance is not measurable: {cross_symbol.note}.")
     return Verdict(
@@ -196,6 +219,11 @@ def _compared(later: np.ndarray, earlier: np.ndarray | None, alpha: float) -> Cl
     return session_clustered_t(difference, np.arange(len(difference)), confidence=1.0 - 2.0 * alpha)
 
 
+def interquartile_mean(values: np.ndarray) -> float:
+    """Return the mean of the middle half of the values; nan of none. (W,) -> ()"""
+    return float(trim_mean(values, TRIMMED)) if len(values) else math.nan
+
+
 def _curve(proof: AdaptationProof) -> list[dict[str, Any]]:
     """Return mean query growth per bar with its 95 % interval after each number of steps."""
     shown = [each for each in proof.curve_steps if each in (*CURVE_STEPS, proof.steps)]
@@ -235,6 +263,18 @@ def _difference(compared: Comparison) -> CriterionResult:
         upper=BASIS_POINTS * float(test.upper) if np.isfinite(test.upper) else None,
         p_below=_finite(test.p_below_zero),
         note=compared.note,
+    )
+
+
+def _typical(compared: Comparison) -> CriterionResult:
+    known = bool(np.isfinite(compared.typical))
+    return CriterionResult(
+        name=f"{compared.name}_iqm",
+        value=BASIS_POINTS * compared.typical if known else None,
+        threshold=0.0,
+        direction="at least",
+        met=compared.typical > 0.0 if known else None,
+        note="mean of the middle half of the windows; above zero, so that a few do not make the mean",
     )
 
 
@@ -307,7 +347,10 @@ def _cross(cross: CrossSymbol, threshold: float) -> CriterionResult:
 
 
 def _outcome(
-    results: list[CriterionResult], deciding: list[Comparison], alpha: float
+    results: list[CriterionResult],
+    deciding: list[Comparison],
+    typical: list[CriterionResult],
+    alpha: float,
 ) -> tuple[Outcome, list[str]]:
     windows = results[0]
     if not windows.met:
@@ -324,10 +367,14 @@ def _outcome(
             f"{' and '.join(unknown)} cannot be computed: supports are so long that no other task's shares no bar with "
             "a task; a longer validation window or fewer support_sessions lets them be."
         ]
-    unsure = [each for each in deciding if not each.test.lower > 0.0]
-    if unsure:
-        return "INCONCLUSIVE", [
-            f"{each.name} is positive, but not shown to be (p {each.test.p_above_zero:.3g}, needed {alpha:.3g})."
-            for each in unsure
-        ]
-    return "PASS", []
+    unsure = [
+        f"{each.name} is positive, but not shown to be (p {each.test.p_above_zero:.3g}, needed {alpha:.3g})."
+        for each in deciding
+        if not each.test.lower > 0.0
+    ]
+    unsure += [
+        f"{each.name} is {each.value:.3g} bp: a few windows make the mean, in the middle half there is no lead."
+        for each in typical
+        if not each.met
+    ]
+    return ("INCONCLUSIVE", unsure) if unsure else ("PASS", [])

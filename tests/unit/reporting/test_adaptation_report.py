@@ -113,6 +113,14 @@ def test_a_control_that_fails_is_told_in_words(changed, says):
     assert says in " ".join(adaptation_words(judged(replace(a_proof(), **changed))))
 
 
+def test_a_lead_that_few_windows_make_is_told_in_words():
+    lead = np.where(np.arange(40) == 0, 60.0, -0.1)
+    proof = a_proof()
+    words = " ".join(adaptation_words(judged(replace(proof, parent=proof.after(7) - BP * lead))))
+    assert "A few windows make its lead over the stage-2 model: in the middle half there is none." in words
+    assert "A few windows" not in " ".join(adaptation_words(judged(proof)))
+
+
 def test_without_controls_the_words_say_what_is_missing():
     words = adaptation_words(judged(replace(a_proof(), other_support=None, placebo=None)))
     assert words[-1] == "It could not be compared with itself adapted to other bars."
@@ -131,7 +139,8 @@ def test_the_text_shows_curve_and_comparisons_in_basis_points():
     # Deviation 1.0127 bp over 40 windows, 2.0227 standard errors to each side.
     assert ["7", "1.0000", "0.6761", "1.3239"] in rows
     (fine_tune,) = (line for line in text if "plain fine-tuning of it" in line and "decides" in line)
-    assert fine_tune.split()[-5:-3] == ["0.0000", "1.0000"]
+    # Mean and interquartile mean of growths that are by turns 0 and 2 bp.
+    assert fine_tune.split()[-6:-3] == ["0.0000", "1.0000", "1.0000"]
     (holding,) = (line for line in text if line.split()[:1] == ["holding"])
     assert holding.split()[1:3] == ["1.5000", "-0.5000"]
     assert holding.split()[-1] == "shown"
@@ -148,7 +157,13 @@ def test_the_figures_hold_the_same_as_plain_values():
     assert [each["mean"] for each in found["curve"]] == pytest.approx(
         [BP * mean for mean in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 0.9)]
     )
-    assert list(found["controls"]) == ["over_other_support", "steadiness", "placebo"]
+    assert list(found["controls"]) == [
+        "over_other_support",
+        "steadiness",
+        "placebo",
+        "over_stage_2_iqm",
+        "over_fine_tune_iqm",
+    ]
     assert all(each["met"] for each in found["controls"].values())
     assert found["controls"]["over_other_support"]["value"] == pytest.approx(0.9)
     assert (found["fine_tune_step_size"], found["random_start_step_size"]) == (0.1, 3.0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rl.stages.adaptation_gate import FEWEST_TASKS, adaptation_verdict
+from rl.stages.adaptation_gate import FEWEST_TASKS, adaptation_verdict, interquartile_mean
 from rl.stages.adaptation_proof import AdaptationProof, CrossSymbol, Placebo
 from rl.stages.gates import Verdict
 from rl.stages.plan import Criteria
@@ -172,6 +172,28 @@ def test_each_of_the_four_has_to_be_shown(behind, unsure):
     verdict = judged(a_proof(**behind))
     assert verdict.outcome == "INCONCLUSIVE"
     assert [reason.split()[0] for reason in verdict.reasons if "not shown to be" in reason] == [unsure]
+
+
+@pytest.mark.parametrize(("behind", "name"), [("parent", "over_stage_2"), ("fine_tuned", "over_fine_tune")])
+def test_a_lead_that_a_few_windows_make_is_not_shown(behind, name):
+    """30 windows lost 0.1 bp each and 10 won 2 bp: the mean is shown to be above zero, yet most windows lost."""
+    lead = np.where(np.arange(40) < 30, -0.1, 2.0)
+    proof = a_proof()
+    verdict = judged(replace(proof, **{behind: proof.after(2) - BP * lead}))
+    assert verdict.criterion(name).value == pytest.approx(0.425)
+    assert verdict.criterion(name).lower > 0.0
+    # Ten windows are left out at each end: those that won, and ten that lost 0.1 bp as the twenty in the middle did.
+    assert verdict.criterion(f"{name}_iqm").value == pytest.approx(-0.1)
+    assert compared(verdict)[name]["interquartile_mean"] == pytest.approx(-0.1 * BP)
+    assert verdict.outcome == "INCONCLUSIVE"
+    assert verdict.reasons[0].startswith(f"{name}_iqm is -0.1 bp: a few windows make the mean")
+
+
+def test_the_interquartile_mean_leaves_out_a_quarter_of_the_windows_at_each_end():
+    # Of 1, 2, …, 8 and 100 two are left out at each end (a quarter of nine, rounded down): 3, 4, 5, 6, 7.
+    values = np.array([100.0, 4, 2, 8, 6, 1, 3, 5, 7])
+    assert interquartile_mean(values) == 5.0
+    assert np.isnan(interquartile_mean(np.empty(0)))
 
 
 # --- controls -------------------------------------------------------------------------------------------------------

@@ -342,6 +342,7 @@ def test_a_missing_log_is_no_agreement(place):
     ("changed", "shows"),
     [
         (("parent", 3), "criteria.over_stage_2.value"),
+        (("parent", 3), "criteria.over_stage_2_iqm.value"),
         (("fine_tuned", 3), "criteria.over_fine_tune.value"),
         (("adapted", 3, 0), "criteria.over_unadapted.value"),
         (("adapted", 3, 1), "criteria.steadiness.value"),
