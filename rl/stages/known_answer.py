@@ -32,6 +32,10 @@ from rl.stages.symbol_data import symbol_rules
 from rl.trading.kernel import ACCOUNT_FEATURES, ACTION_COUNTS
 
 TRAINING_SESSIONS = 500
+
+SEEN_SESSIONS = 833
+"""Of which the shipped plan's windows give 500 to training, 125 to validation, and leave the rest alone."""
+
 UNSEEN_SESSIONS = 250
 BARS_PER_SESSION = 187
 
@@ -101,7 +105,7 @@ class KnownMarket:
         bars = to_bars(market, self.symbol)
         return bars, compute_features(bars, self.instrument().instrument)
 
-    def unseen(self, seed: int, sessions: int = UNSEEN_SESSIONS) -> UnseenBars:
+    def unseen(self, seed: int, sessions: int) -> UnseenBars:
         """Return a draw nobody learns from, with what the best policy does on it."""
         market = generate(self.kind, sessions, UNSEEN_SEED + seed, BARS_PER_SESSION, **self.params)
         bars, table = self.features(market)
@@ -204,6 +208,6 @@ def learn(
     }
     policy = build_policy(spec, seed)
     PPO(policy, envs, ppo_config(plan), seed).train(steps)
-    unseen = known.unseen(seed)
+    unseen = known.unseen(seed, UNSEEN_SESSIONS)
     market = scaled_market(unseen.bars, unseen.table, table.names, scaler)
     return unseen.compared(replay_policy(market, (unseen.first, len(market)), rules, pack(policy)))

@@ -92,7 +92,7 @@ class CellStore:
     def find(self, row: Row, stage: str, seed: int) -> Cell | None:
         """Return the cell, or None where it was not measured under these circumstances."""
         path = self._path(row, stage, seed)
-        if not path.is_file():
+        if not (path.is_file() and _weights_beside(path).is_file()):
             return None
         return Cell(**json.loads(path.read_text(encoding="utf-8"))["cell"])
 
@@ -118,6 +118,7 @@ class CellStore:
             "params": dict(row.known.params),
             "instrument": instrument,
             "shuffle_features": row.shuffle_features,
+            "sessions": [row.sessions, row.unseen_sessions],
             "line": row.line(stage),
             "seed": seed,
         }
@@ -169,7 +170,12 @@ class _RowAndSeed:
     @functools.cached_property
     def _trial(self) -> KnownAnswer:
         return KnownAnswer(
-            self._row.known, self._plan, seed=self._seed, shuffle_features=self._row.shuffle_features
+            self._row.known,
+            self._plan,
+            seed=self._seed,
+            shuffle_features=self._row.shuffle_features,
+            sessions=self._row.sessions,
+            unseen_sessions=self._row.unseen_sessions,
         )
 
     def cell(self, stage: str) -> Cell:

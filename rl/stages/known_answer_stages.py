@@ -19,7 +19,7 @@ from rl.common.errors import DataError
 from rl.common.seeding import generator
 from rl.policies.forward import PackedPolicy, pack_weights
 from rl.stages.evaluation import packed, replay_on
-from rl.stages.known_answer import KnownMarket, Learned, UnseenBars
+from rl.stages.known_answer import SEEN_SESSIONS, UNSEEN_SESSIONS, KnownMarket, Learned
 from rl.stages.maml_stage import MetaTraining
 from rl.stages.model_files import checkpoint_of
 from rl.stages.moe_stage import moe_training
@@ -29,9 +29,6 @@ from rl.stages.ppo_stage import ppo_training
 from rl.stages.specialisation import specialisation
 from rl.stages.stage_model import StageModel
 from rl.stages.symbol_data import SymbolData, prepared
-
-SEEN_SESSIONS = 833
-"""Of which the shipped plan's windows give 500 to training, 125 to validation, and leave the rest alone."""
 
 
 def known_symbol(
@@ -96,12 +93,10 @@ class KnownAnswer:
         seed: int,
         shuffle_features: bool = False,
         sessions: int = SEEN_SESSIONS,
-        unseen_sessions: int | None = None,
+        unseen_sessions: int = UNSEEN_SESSIONS,
     ) -> None:
         self.data = known_symbol(known, plan, seed=seed, sessions=sessions, shuffle_features=shuffle_features)
-        self.unseen: UnseenBars = (
-            known.unseen(seed) if unseen_sessions is None else known.unseen(seed, unseen_sessions)
-        )
+        self.unseen = known.unseen(seed, unseen_sessions)
         self._plan = plan
         self._seed = seed
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from rl.common.errors import UsageError, nearest
-from rl.stages.known_answer import KnownMarket
+from rl.stages.known_answer import SEEN_SESSIONS, UNSEEN_SESSIONS, KnownMarket
 
 SEEDS = 5
 """Seeds of the table, numbered from 0. Settings are chosen on others, from 50 on."""
@@ -94,6 +94,10 @@ class Row:
     )
     """How long each stage trains, from where its parent stopped."""
     shuffle_features: bool = False
+    sessions: int = SEEN_SESSIONS
+    """Length of the draw to learn from."""
+    unseen_sessions: int = UNSEEN_SESSIONS
+    """Length of the draw to be judged on."""
     marks: tuple[Mark, ...] = ()
 
     @property
