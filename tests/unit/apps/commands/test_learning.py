@@ -1,0 +1,98 @@
+"""`doctor --full`: what it prints and writes, what it keeps, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+import rl.__main__
+from rl.apps.commands import learning
+from rl.common.errors import OK, UNEXPECTED, USAGE
+from rl.stages.known_answer import KnownMarket
+from rl.stages.known_answer_table import ROWS, Row, at_least
+from tests.unit.stages.small_symbol import small_plan
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(learning, "Plan", small_plan)
+
+
+def with_a_row(monkeypatch, least: float) -> None:
+    row = Row(
+        name="tiny",
+        known=KnownMarket(kind="planted", cost_bp=0.5),
+        steps={"ppo": 64, "moe": 64, "maml": 1},
+        sessions=40,
+        unseen_sessions=10,
+        marks=(at_least("ppo", least),),
+    )
+    monkeypatch.setitem(ROWS, "tiny", row)
+
+
+def run(out: Path, *more: str) -> int:
+    return rl.__main__.main(
+        ["doctor", "--full", "--markets", "tiny", "--seeds", "2", "--out", str(out), *more]
+    )
+
+
+def test_the_table_is_printed_and_written_and_the_cells_are_used_again(monkeypatch, capsys, tmp_path):
+    with_a_row(monkeypatch, least=-9.0)
+    out = tmp_path / "learning.json"
+    assert run(out) == OK
+    printed = capsys.readouterr().out
+    assert printed.count("s of processor time)") == 6
+    assert "| `tiny` | 0.50 |" in printed
+    assert "Mean over 2 seeds" in printed
+    assert "every mark is met" in printed
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert found["passed"] is True
+    assert [(cell["stage"], cell["seed"]) for cell in found["cells"]] == [
+        (stage, seed) for stage in ("maml", "moe", "ppo") for seed in (0, 1)
+    ]
+    assert [stage["stage"] for stage in found["rows"][0]["stages"]] == ["ppo", "moe", "maml"]
+    mean = sum(c["earned"] / c["oracle"] for c in found["cells"] if c["stage"] == "ppo") / 2
+    assert found["rows"][0]["stages"][0]["mean"] == pytest.approx(mean)
+
+    assert run(out) == OK
+    assert capsys.readouterr().out.count("(reused)") == 6
+    assert json.loads(out.read_text(encoding="utf-8")) == found
+
+
+def test_a_mark_that_is_missed_is_named_and_ends_with_exit_code_1(monkeypatch, capsys, tmp_path):
+    with_a_row(monkeypatch, least=9.0)
+    assert run(tmp_path / "learning.json", "--stages", "ppo") == UNEXPECTED
+    printed = capsys.readouterr()
+    assert "**no**: PPO ≥ 9.00" in printed.out
+    assert printed.err == "MISSED: tiny: PPO ≥ 9.00\n"
+    assert json.loads((tmp_path / "learning.json").read_text(encoding="utf-8"))["passed"] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seeds", "2"], "--seeds belongs to the learning table; add --full"),
+        (["--full", "--skip-learning"], "--full measures learning and nothing else"),
+        (["--full", "--markets", "arl"], "no row 'arl'. Did you mean: ar1"),
+        (["--full", "--stages", "pppo"], "'pppo' is not a stage"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_anything_is_trained(words, message, capsys):
+    assert rl.__main__.main(["doctor", *words]) == USAGE
+    assert message in capsys.readouterr().err
+
+
+def test_a_worker_keeps_to_one_thread_and_leaves_interrupts_to_its_parent():
+    before = signal.getsignal(signal.SIGINT), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        learning._begin_worker()
+        assert torch.get_num_threads() == 1
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        torch.set_num_threads(before[1])
