@@ -23,6 +23,7 @@ from rl.market.instruments import Instrument, InstrumentKeys, InstrumentsFile
 from rl.market.oracles import LONG_ONLY, LONG_SHORT, solve, solve_sessions
 from rl.market.synthetic import MARKETS
 from rl.stages import specialisation
+from rl.stages.known_answer_table import ROWS, TITLES
 from rl.stages.plan import Plan
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -232,6 +233,23 @@ def test_mixture_lists_the_limit_of_every_collapse():
         "uniform gate": specialisation.MOST_ENTROPY_SHARE,
         "constant gate": specialisation.LEAST_GATE_INFORMATION,
     }
+
+
+def test_learning_lists_every_row_of_the_learning_table_with_its_marks():
+    written = the_table("learning.md", "Row")
+    assert [plain(cell) for cell in written.column("Row")] == list(ROWS)
+    for row, market, cost, steps, marks in written.rows:
+        asked = ROWS[plain(row)]
+        params = {
+            plain(name): float(value.replace("−", "-"))
+            for name, value in re.findall(r"(\w+) (−?[\d.]+)", market)
+        }
+        assert (plain(market.split(",")[0]), params) == (asked.known.kind, dict(asked.known.params))
+        assert (float(cost), int(steps.replace(",", ""))) == (asked.known.cost_bp, asked.steps["ppo"])
+        by_text: dict[str, list[str]] = {}
+        for mark in asked.marks:
+            by_text.setdefault(mark.text, []).append(TITLES[mark.stage])
+        assert marks == ", ".join(f"{', '.join(stages)} {text}" for text, stages in by_text.items())
 
 
 def test_a_setting_that_is_missing_unknown_or_has_another_default_is_noticed():

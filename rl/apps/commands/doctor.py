@@ -29,7 +29,9 @@ from rl.features.pipeline import compute_features
 from rl.market.instruments import Instrument, load_instruments
 from rl.market.raw_table import RawTable, read_table
 from rl.market.synthetic import generate, to_bars, write_raw_csv
-from rl.stages.known_answer import learn
+from rl.stages.known_answer import KnownMarket, Learned, learn
+from rl.stages.known_answer_stages import KnownAnswer
+from rl.stages.plan import Plan
 from rl.trading.kernel import ACTION_COUNTS
 from rl.trading.rules import TradingRules
 
@@ -45,6 +47,14 @@ LEARNING_STEPS = 330_000
 LEARNING_SHARE = 0.85
 """Share of the best policy's earnings that a sound installation reaches, the same that the learning tests ask for."""
 
+CONTROL_STEPS = 100_000
+CONTROL_BP = 0.05
+"""Most that is earned a bar on unseen bars by who learned from features in random order."""
+
+MIXTURE_STEPS = 200_000
+MIXTURE_SHARE = 0.70
+"""Less than of PPO: the mixture begins without a parent, and learns for a short time."""
+
 PACKAGES = ("torch", "numpy", "numba", "pandas", "gymnasium", "scipy", "TA-Lib", "pyarrow")
 
 
@@ -58,7 +68,7 @@ class Diagnosis:
 
     def line(self, seconds: float) -> str:
         """Return it as one line."""
-        return f"{'ok' if self.is_well else 'FAILED':<7} {self.name:<15} {self.figure}   ({seconds:.1f} s)"
+        return f"{'ok' if self.is_well else 'FAILED':<7} {self.name:<16} {self.figure}   ({seconds:.1f} s)"
 
 
 def examine(options: argparse.Namespace) -> int:
@@ -88,7 +98,10 @@ def _checks(*, skip_learning: bool) -> Iterator[Callable[[], Diagnosis]]:
         yield lambda: planted_leaks(table, path, instrument)
     yield one_kernel
     if not skip_learning:
-        yield learning
+        yield lambda: ppo_learns("PPO, fast signal", "ar1", phi=-0.3)
+        yield lambda: ppo_learns("PPO, weak signal", "planted")
+        yield control
+        yield mixture
 
 
 def versions() -> Diagnosis:
@@ -172,11 +185,30 @@ def one_kernel() -> Diagnosis:
     return Diagnosis("one kernel", not differing, figure)
 
 
-def learning() -> Diagnosis:
+def ppo_learns(name: str, kind: str, **params: float) -> Diagnosis:
     """Train PPO on a market whose best policy is known."""
-    learned = learn("planted", cost_bp=0.5, steps=LEARNING_STEPS, seed=0)
-    figure = (
-        f"PPO earns {learned.earned:.3f} bp a bar on unseen bars, {learned.share:.2f} of the best policy "
-        f"(at least {LEARNING_SHARE:.2f})"
+    learned = learn(kind, cost_bp=0.5, steps=LEARNING_STEPS, seed=0, **params)
+    return Diagnosis(name, learned.share >= LEARNING_SHARE, _share_of_best("PPO", learned, LEARNING_SHARE))
+
+
+def control() -> Diagnosis:
+    """Train PPO on features in random order; whoever still earns has seen the answers."""
+    learned = learn("planted", cost_bp=0.5, steps=CONTROL_STEPS, seed=0, shuffle_features=True)
+    figure = f"features shuffled in training: {learned.earned:.3f} bp a bar (at most {CONTROL_BP:.2f})"
+    return Diagnosis("control", learned.earned <= CONTROL_BP, figure)
+
+
+def mixture() -> Diagnosis:
+    """Train a mixture from scratch, as stage 2 trains it, on a market whose best policy is known."""
+    trial = KnownAnswer(KnownMarket(kind="planted", cost_bp=0.5), Plan(), seed=0)
+    learned = trial.learned(trial.moe(None, MIXTURE_STEPS))
+    return Diagnosis(
+        "mixture", learned.share >= MIXTURE_SHARE, _share_of_best("the mixture", learned, MIXTURE_SHARE)
     )
-    return Diagnosis("learning", learned.share >= LEARNING_SHARE, figure)
+
+
+def _share_of_best(who: str, learned: Learned, least: float) -> str:
+    return (
+        f"{who} earns {learned.earned:.3f} bp a bar on unseen bars, {learned.share:.2f} of the best policy "
+        f"(at least {least:.2f})"
+    )

@@ -24,6 +24,7 @@ def small(monkeypatch):
     monkeypatch.setattr(doctor, "LEAKS", FEW_LEAKS)
     monkeypatch.setattr(doctor, "CUTS", 2)
     monkeypatch.setattr(doctor, "LEARNING_STEPS", 2_000)
+    monkeypatch.setattr(doctor, "MIXTURE_STEPS", 2_000)
 
 
 def lines(capsys) -> dict[str, str]:
@@ -32,7 +33,7 @@ def lines(capsys) -> dict[str, str]:
     for line in capsys.readouterr().out.splitlines():
         for state in ("ok", "FAILED"):
             if line.startswith(f"{state:<8}"):
-                found[line[8:24].strip()] = f"{state} {line[24:]}"
+                found[line[8:25].strip()] = f"{state} {line[25:]}"
     return found
 
 
@@ -80,9 +81,29 @@ def test_a_backtest_that_trades_otherwise_fails(monkeypatch):
 
 
 def test_a_learner_that_does_not_learn_fails():
-    found = doctor.learning()
+    found = doctor.ppo_learns("PPO", "planted")
     assert not found.is_well
     assert "(at least 0.85)" in found.figure
+
+
+def test_a_mixture_that_does_not_learn_fails():
+    found = doctor.mixture()
+    assert not found.is_well
+    assert "(at least 0.70)" in found.figure
+
+
+def test_a_learner_that_earns_from_shuffled_features_fails(monkeypatch):
+    """As it would if features of a bar could be had from elsewhere: here they are not shuffled at all."""
+
+    def unshuffled(kind, *, shuffle_features, **options):
+        assert shuffle_features
+        return doctor_learn(kind, **options)
+
+    doctor_learn = doctor.learn
+    monkeypatch.setattr(doctor, "learn", unshuffled)
+    found = doctor.control()
+    assert not found.is_well
+    assert "(at most 0.05)" in found.figure
 
 
 def test_a_torch_that_is_too_old_fails(monkeypatch):
