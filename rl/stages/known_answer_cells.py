@@ -227,6 +227,8 @@ class _RowAndSeed:
             return self._trial.ppo(length)
         if stage == "moe":
             return self._trial.moe(parent, length)
+        if stage == "dense":
+            return self._trial.dense(parent, length)
         assert parent is not None
         return self._trial.maml(parent, length)
 

@@ -22,7 +22,7 @@ from rl.stages.evaluation import packed, replay_on
 from rl.stages.known_answer import SEEN_SESSIONS, UNSEEN_SESSIONS, KnownMarket, Learned
 from rl.stages.maml_stage import MetaTraining
 from rl.stages.model_files import checkpoint_of
-from rl.stages.moe_stage import moe_training
+from rl.stages.moe_stage import equal_parameter_training, moe_training
 from rl.stages.plan import Plan
 from rl.stages.policy_training import PolicyTraining
 from rl.stages.ppo_stage import ppo_training
@@ -107,6 +107,11 @@ class KnownAnswer:
     def moe(self, parent: StageModel | None, steps: int) -> Trained:
         """Train stage 2 for so many steps, grown out of a model of stage 1."""
         return self._trained(moe_training(self.data, self._plan, parent, seed=self._seed), steps)
+
+    def dense(self, parent: StageModel | None, steps: int) -> Trained:
+        """Train one network of as many parameters as the mixture's, from the same start, for so many steps."""
+        training = equal_parameter_training(self.data, self._plan, parent, seed=self._seed)
+        return self._trained(training, steps)
 
     def maml(self, parent: StageModel, iterations: int) -> Trained:
         """Train stage 3 for so many iterations, grown out of a model of stage 2."""

@@ -229,6 +229,7 @@ def _with_regimes(name: str, *marks: Mark) -> Row:
         steps={
             "ppo": LONG_STEPS,
             "start": STEPS,
+            "dense": LONG_STEPS - STEPS,
             "moe": LONG_STEPS - STEPS,
             "maml": META_ITERATIONS,
         },
@@ -249,7 +250,11 @@ ROWS: dict[str, Row] = {
         _learnable("task", "task", 0.25, 0.90, theta=0.7),
         _with_regimes("moe4", at_least("moe", 0.85)),
         _with_regimes(
-            "moe_wide", at_least("moe", 0.80), above("moe", "ppo"), shares_information("moe", 0.3, 0.05)
+            "moe_wide",
+            at_least("moe", 0.80),
+            above("moe", "ppo"),
+            above("moe", "dense"),
+            shares_information("moe", 0.3, 0.05),
         ),
         _noise("noise_gauss", 0.5),
         _noise("noise_garch", 0.5),

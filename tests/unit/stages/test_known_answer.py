@@ -166,13 +166,14 @@ def trial() -> KnownAnswer:
 def trained(trial) -> dict[str, Trained]:
     ppo = trial.ppo(128)
     moe = trial.moe(ppo.model, 128)
-    return {"ppo": ppo, "moe": moe, "maml": trial.maml(moe.model, 1)}
+    dense = trial.dense(ppo.model, 128)
+    return {"ppo": ppo, "dense": dense, "moe": moe, "maml": trial.maml(moe.model, 1)}
 
 
 def test_every_stage_trains_as_long_as_asked_and_trades_the_unseen_bars(trial, trained):
     # Episodes of 32 bars.
-    assert [trained[stage].model.episodes for stage in ("ppo", "moe", "maml")] == [4, 4, 1]
-    assert [trained[stage].model.stage for stage in ("ppo", "moe", "maml")] == ["ppo", "moe", "maml"]
+    assert [each.model.episodes for each in trained.values()] == [4, 4, 4, 1]
+    assert [each.model.stage for each in trained.values()] == ["ppo", "dense", "moe", "maml"]
     assert trained["maml"].model.metrics["task_symbols"] == ["SYN_planted_2"]
     for each in trained.values():
         assert np.isfinite(trial.learned(each).earned)

@@ -162,7 +162,7 @@ def test_the_table_holds_every_market_at_its_cost_with_its_marks():
     noise = [f"{stage} ≥ −0.05 bp" for stage in ("ppo", "moe", "maml")]
     wide = asked.pop("moe_wide")
     assert wide[:4] == ("moe_wide", {}, 0.25, 2_620_000)
-    assert {"moe ≥ 0.80", "moe > PPO", "moe information ≥ 0.3 nats, p < 0.05"} <= set(wide[4])
+    assert {"moe ≥ 0.80", "moe > PPO", "moe > dense", "moe information ≥ 0.3 nats, p < 0.05"} <= set(wide[4])
     assert asked == {
         "ar1": ("ar1", {"phi": -0.3}, 0.5, 330_000, ["ppo ≥ 0.90"]),
         "ar1_weak": ("ar1", {"phi": -0.1}, 0.5, 330_000, ["ppo ≥ 0.60"]),

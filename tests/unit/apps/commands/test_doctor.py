@@ -81,7 +81,7 @@ def test_a_backtest_that_trades_otherwise_fails(monkeypatch):
 
 
 def test_a_learner_that_does_not_learn_fails():
-    found = doctor.ppo_learns("PPO", "planted")
+    found = doctor.weak_signal()
     assert not found.is_well
     assert "(at least 0.85)" in found.figure
 
