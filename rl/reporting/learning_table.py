@@ -52,7 +52,36 @@ def learning_table(found: Mapping[str, Any]) -> list[str]:
             ["Market", "Steps of each", "PPO", "Dense", "Mixture", "Expert and regime, nats", "Largest p"],
             [_beside_dense(row) for row in compared],
         )
+    families = [row for row in rows if row.get("support_bars")]
+    if families:
+        lines += [
+            "",
+            "The task family, as shares of the best policy's earnings after so many inner steps:",
+            "",
+        ]
+        lines += _after_steps(families)
     return lines
+
+
+def _after_steps(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    curves = {row["row"]: _stage(row, "maml") or {} for row in rows}
+    steps = list(next(iter(curves.values()))["after_steps"])
+    return _table(
+        ["Row", "Support, bars", *(f"{count} steps" for count in steps), f"Random start, {steps[-1]} steps"],
+        [
+            [
+                f"`{row['row']}`",
+                whole(row["support_bars"]),
+                *(_minus(number(curves[row["row"]]["after_steps"][count])) for count in steps),
+                _minus(number(curves[row["row"]]["random_start"])),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
 
 
 def _heading(found: Mapping[str, Any]) -> str:

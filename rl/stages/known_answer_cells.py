@@ -13,14 +13,14 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rl.common.atomic_files import write_json, writing
-from rl.stages.known_answer_stages import KnownAnswer, Trained
+from rl.stages.known_answer_stages import KnownAnswer, Trained, adapted_to_family
 from rl.stages.known_answer_table import Cell, Row
 from rl.stages.plan import Plan
 from rl.stages.stage_model import StageModel
@@ -92,23 +92,27 @@ class CellStore:
     def find(self, row: Row, stage: str, seed: int) -> Cell | None:
         """Return the cell, or None where it was not measured under these circumstances."""
         path = self._path(row, stage, seed)
-        if not (path.is_file() and _weights_beside(path).is_file()):
+        if not path.is_file():
             return None
-        return Cell(**json.loads(path.read_text(encoding="utf-8"))["cell"])
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["policy_spec"] is not None and not _weights_beside(path).is_file():
+            return None
+        return Cell(**kept["cell"])
 
-    def model(self, row: Row, stage: str, seed: int) -> Trained:
+    def model(self, row: Row, stage: str, seed: int) -> StageModel:
         """Return the model of a cell that `find` found, for a later stage to grow out of."""
         path = self._path(row, stage, seed)
         spec = json.loads(path.read_text(encoding="utf-8"))["policy_spec"]
         weights = np.load(_weights_beside(path), allow_pickle=False)
-        return Trained(model=StageModel(stage=stage, policy_spec=spec, weights=weights))
+        return StageModel(stage=stage, policy_spec=spec, weights=weights)
 
-    def keep(self, row: Row, cell: Cell, trained: Trained) -> None:
-        """Write a measured cell and its weights; a cell is there only when both are."""
+    def keep(self, row: Row, cell: Cell, model: StageModel | None) -> None:
+        """Write a measured cell and the weights of its model, where it has one; a cell is there only when both are."""
         path = self._path(row, cell.stage, cell.seed)
-        with writing(_weights_beside(path)) as unfinished, unfinished.open("wb") as file:
-            np.save(file, trained.model.weights, allow_pickle=False)
-        write_json(path, {"cell": cell.as_dict(), "policy_spec": trained.model.policy_spec})
+        if model is not None:
+            with writing(_weights_beside(path)) as unfinished, unfinished.open("wb") as file:
+                np.save(file, model.weights, allow_pickle=False)
+        write_json(path, {"cell": cell.as_dict(), "policy_spec": model.policy_spec if model else None})
 
     def _path(self, row: Row, stage: str, seed: int) -> Path:
         instrument = row.known.instrument().instrument.model_dump(mode="json")
@@ -120,6 +124,7 @@ class CellStore:
             "shuffle_features": row.shuffle_features,
             "sessions": [row.sessions, row.unseen_sessions],
             "line": row.line(stage),
+            "support_bars": row.support_bars,
             "seed": seed,
         }
         text = json.dumps(follows_from, sort_keys=True, allow_nan=False)
@@ -165,7 +170,7 @@ class _RowAndSeed:
         self._store = store
         self._on_cell = on_cell
         self._cells: dict[str, Cell] = {}
-        self._models: dict[str, Trained] = {}
+        self._models: dict[str, StageModel] = {}
 
     @functools.cached_property
     def _trial(self) -> KnownAnswer:
@@ -182,27 +187,34 @@ class _RowAndSeed:
         """Return a cell, measured now unless it was before."""
         if stage not in self._cells:
             stored = self._store.find(self._row, stage, self._seed)
-            self._cells[stage] = stored or self._measured(stage)
+            self._cells[stage] = stored or self._measured_and_kept(stage)
             self._on_cell(self._cells[stage], stored is not None)
         return self._cells[stage]
 
-    def _model(self, stage: str) -> Trained:
+    def _model(self, stage: str) -> StageModel:
         self.cell(stage)
         if stage not in self._models:
             self._models[stage] = self._store.model(self._row, stage, self._seed)
         return self._models[stage]
 
-    def _measured(self, stage: str) -> Cell:
+    def _measured_and_kept(self, stage: str) -> Cell:
+        # What a stage grows out of has a cell, and processor time, of its own.
         above = self._row.parent(stage)
-        parent = self._model(above).model if above else None
+        parent = self._model(above) if above else None
         begun = time.process_time()
+        model = None
+        if self._row.support_bars is None:
+            cell, model = self._on_one_market(stage, parent)
+            self._models[stage] = model
+        else:
+            cell = self._on_the_family(stage, self._row.support_bars)
+        cell = replace(cell, cpu_seconds=time.process_time() - begun)
+        self._store.keep(self._row, cell, model)
+        return cell
+
+    def _on_one_market(self, stage: str, parent: StageModel | None) -> tuple[Cell, StageModel]:
         trained = self._trained(stage, parent)
         learned = self._trial.learned(trained)
-        details: dict[str, Any] = {}
-        if stage == "maml":
-            details["unadapted"] = self._trial.unadapted(trained).earned
-        if stage == "moe":
-            details["experts"] = self._trial.experts(trained)
         cell = Cell(
             row=self._row.name,
             stage=stage,
@@ -214,12 +226,29 @@ class _RowAndSeed:
             earned_error=learned.earned_error,
             momentum=learned.momentum,
             trades_per_session=learned.trades_per_session,
-            cpu_seconds=time.process_time() - begun,
-            **details,
+            unadapted=self._trial.unadapted(trained).earned if stage == "maml" else None,
+            experts=self._trial.experts(trained) if stage == "moe" else None,
         )
-        self._store.keep(self._row, cell, trained)
-        self._models[stage] = trained
-        return cell
+        return cell, trained.model
+
+    def _on_the_family(self, stage: str, support_bars: int) -> Cell:
+        found = adapted_to_family(
+            self._seed, self._plan, support_bars=support_bars, iterations=self._row.steps[stage]
+        )
+        last = found.after(found.steps[-1])
+        return Cell(
+            row=self._row.name,
+            stage=stage,
+            seed=self._seed,
+            steps=_length(self._row, stage),
+            earned=float(last.mean()),
+            oracle=float(found.oracle.mean()),
+            error=_error(last - found.oracle),
+            earned_error=_error(last),
+            unadapted=float(found.after(0).mean()),
+            after_steps={str(steps): float(found.after(steps).mean()) for steps in found.steps},
+            random_start=float(found.random_start.mean()),
+        )
 
     def _trained(self, stage: str, parent: StageModel | None) -> Trained:
         length = self._row.steps[stage]
@@ -238,3 +267,8 @@ def _length(row: Row, stage: str) -> int:
     if stage == "maml":
         return row.steps[stage]
     return sum(steps for _, steps in row.line(stage))
+
+
+def _error(by_market: np.ndarray) -> float:
+    """Return the standard error of a mean over markets. (W,)"""
+    return float(np.std(by_market) / np.sqrt(len(by_market)))

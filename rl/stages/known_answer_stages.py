@@ -29,6 +29,7 @@ from rl.stages.ppo_stage import ppo_training
 from rl.stages.specialisation import specialisation
 from rl.stages.stage_model import StageModel
 from rl.stages.symbol_data import SymbolData, prepared
+from rl.stages.task_family import FamilyResult, adapt_to_family
 
 
 def known_symbol(
@@ -204,3 +205,8 @@ def _with_meta_iterations(plan: Plan, iterations: int) -> Plan:
     sequence = plan.training_sequence
     stage = sequence.stage_3_maml.model_copy(update={"meta_iterations": iterations})
     return plan.model_copy(update={"training_sequence": sequence.model_copy(update={"stage_3_maml": stage})})
+
+
+def adapted_to_family(seed: int, plan: Plan, *, support_bars: int, iterations: int) -> FamilyResult:
+    """Meta-train on a family of markets for so many iterations, and judge adaptation on others of it."""
+    return adapt_to_family(seed, _with_meta_iterations(plan, iterations), support_bars)

@@ -27,6 +27,9 @@ META_ITERATIONS = 30
 """Of stage 3. The shipped plan's 150 would take more time than all the rest; within a market nothing changes from task
 to task, so there is little for the rest of them to find."""
 
+FAMILY_ITERATIONS = 150
+"""Of stage 3 on the task family, where every task differs: those of the shipped plan."""
+
 CHANCE = 4.0
 """Standard errors by which a mean over seeds may lie above the best policy."""
 
@@ -50,13 +53,17 @@ class Cell:
     oracle: float
     error: float
     earned_error: float
-    momentum: float
-    trades_per_session: float
-    cpu_seconds: float
+    momentum: float | None = None
+    trades_per_session: float | None = None
+    cpu_seconds: float = 0.0
     unadapted: float | None = None
     """Of stage 3: what its start earns on the same bars without adapting."""
     experts: dict[str, Any] | None = None
     """Of a mixture: `specialisation` on the validation window it was chosen on."""
+    after_steps: dict[str, float] | None = None
+    """Of the task family: what is earned after so many inner steps."""
+    random_start: float | None = None
+    """Of the task family: what a random start earns after all inner steps."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the cell as plain values."""
@@ -93,6 +100,8 @@ class Row:
         default_factory=lambda: {"ppo": STEPS, "moe": STEPS, "maml": META_ITERATIONS}
     )
     """How long each stage trains, from where its parent stopped."""
+    support_bars: int | None = None
+    """Of a row of the task family: bars of each market that may be adapted on. None: one market, that of `known`."""
     shuffle_features: bool = False
     sessions: int = SEEN_SESSIONS
     """Length of the draw to learn from."""
@@ -106,7 +115,9 @@ class Row:
         return tuple(stage for stage in COLUMNS if stage in self.steps)
 
     def parent(self, stage: str) -> str | None:
-        """Return the stage whose model a stage starts from."""
+        """Return the stage whose model a stage starts from; the task family trains its own."""
+        if self.support_bars is not None:
+            return None
         first = "start" if "start" in self.steps else "ppo"
         return {"ppo": None, "start": None, "dense": first, "moe": first, "maml": "moe"}[stage]
 
@@ -152,6 +163,28 @@ def not_below_momentum(stage: str) -> Mark:
         return _mean(cells[stage], "earned") >= _mean(cells[stage], "momentum")
 
     return Mark(stage=stage, text="≥ 5/20 averages", is_met=is_met)
+
+
+def unadapted_at_most(stage: str, most: float) -> Mark:
+    """Ask that the start itself earns next to nothing, so that what is earned is earned by adapting."""
+
+    def is_met(_row: Row, cells: Cells) -> bool:
+        return _mean_share(cells[stage], "unadapted") <= most
+
+    return Mark(stage=stage, text=f"not adapted ≤ {most:.2f}", is_met=is_met)
+
+
+def above_random_start(stage: str) -> Mark:
+    """Ask for more than as many steps from a random start earn."""
+
+    def is_met(row: Row, cells: Cells) -> bool:
+        return row.mean(cells[stage]) > _mean_share(cells[stage], "random_start")
+
+    return Mark(stage=stage, text="> random start", is_met=is_met)
+
+
+def _mean_share(cells: Sequence[Cell], name: str) -> float:
+    return math.fsum(getattr(cell, name) / cell.oracle for cell in cells) / len(cells)
 
 
 def above(stage: str, other: str) -> Mark:
@@ -237,6 +270,16 @@ def _with_regimes(name: str, *marks: Mark) -> Row:
     )
 
 
+def _family(support_bars: int, *marks: Mark) -> Row:
+    return Row(
+        name=f"family_{support_bars}",
+        known=KnownMarket(kind="task", cost_bp=0.25),
+        steps={"maml": FAMILY_ITERATIONS},
+        support_bars=support_bars,
+        marks=marks,
+    )
+
+
 ROWS: dict[str, Row] = {
     row.name: row
     for row in (
@@ -269,6 +312,8 @@ ROWS: dict[str, Row] = {
             shuffle_features=True,
             marks=(learns_nothing("ppo"), learns_nothing("moe")),
         ),
+        _family(187, at_least("maml", 0.50), unadapted_at_most("maml", 0.05)),
+        _family(47, above_random_start("maml")),
     )
 }
 """Rows by name, in the order shown."""
@@ -307,6 +352,10 @@ class JudgedStage:
     """Mean mutual information of leading expert and regime."""
     largest_p: float | None
     """The largest p value of it over seeds."""
+    after_steps: dict[str, float]
+    """Mean figure of the task family after so many inner steps; empty for other rows."""
+    random_start: float | None
+    """Mean figure of a random start there."""
     cpu_seconds: float
     marks: dict[str, bool]
     """Text of each mark, and whether it is met."""
@@ -335,6 +384,7 @@ class JudgedRow:
             "measure": self.row.measure,
             "shuffle_features": self.row.shuffle_features,
             "steps": dict(self.row.steps),
+            "support_bars": self.row.support_bars,
             "passed": self.passed,
             "stages": [asdict(stage) for stage in self.stages],
         }
@@ -369,6 +419,15 @@ def _judged_stage(row: Row, stage: str, cells: Cells) -> JudgedStage:
         unadapted=math.fsum(unadapted) / len(unadapted) if unadapted else None,
         nats=math.fsum(each["nats"] for each in found) / len(found) if found else None,
         largest_p=max(each["p"] for each in found) if found else None,
+        after_steps=_after_steps(own),
+        random_start=None if own[0].random_start is None else _mean_share(own, "random_start"),
         cpu_seconds=math.fsum(cell.cpu_seconds for cell in own),
         marks={mark.text: mark.is_met(row, cells) for mark in marks},
     )
+
+
+def _after_steps(cells: Sequence[Cell]) -> dict[str, float]:
+    curves = [
+        {steps: earned / cell.oracle for steps, earned in (cell.after_steps or {}).items()} for cell in cells
+    ]
+    return {steps: math.fsum(curve[steps] for curve in curves) / len(curves) for steps in curves[0]}

@@ -134,6 +134,10 @@ def _measure(job: _Job) -> list[Cell]:
     return measure_row(row, job.stages, job.seed, plan=plan, store=CellStore(job.folder, plan), on_cell=_say)
 
 
+def _trades(cell: Cell) -> str:
+    return "" if cell.trades_per_session is None else f"{cell.trades_per_session:5.1f} trades a session  "
+
+
 def _say(cell: Cell, was_measured_before: bool) -> None:
     row = ROWS[cell.row]
     unit = "of the best" if row.measure == "share" else "bp a bar"
@@ -141,7 +145,7 @@ def _say(cell: Cell, was_measured_before: bool) -> None:
     # In one piece, because several processes write to one screen.
     sys.stdout.write(
         f"{cell.row:<17}{cell.stage:<6}seed {cell.seed}  {number(row.figure(cell), 3):>7} {unit:<12} "
-        f"earned {number(cell.earned, 3):>7} bp, best {number(cell.oracle, 3):>6}, "
-        f"{cell.trades_per_session:5.1f} trades a session   ({source})\n"
+        f"earned {number(cell.earned, 3):>7} bp, best {number(cell.oracle, 3):>6}  "
+        f"{_trades(cell)}({source})\n"
     )
     sys.stdout.flush()

@@ -10,7 +10,6 @@ import pytest
 from rl.stages import known_answer_cells
 from rl.stages.known_answer import KnownMarket
 from rl.stages.known_answer_cells import CellStore, measure_row, modules_behind
-from rl.stages.known_answer_stages import Trained
 from rl.stages.known_answer_table import COLUMNS, Row
 from rl.stages.stage_model import StageModel
 from tests.unit.stages.small_symbol import small_plan
@@ -26,9 +25,9 @@ ROW = Row(
 )
 
 
-def a_model(stage: str = "ppo") -> Trained:
+def a_model(stage: str = "ppo") -> StageModel:
     weights = np.arange(4, dtype=np.float32)
-    return Trained(model=StageModel(stage=stage, policy_spec={"encoder": "mlp"}, weights=weights))
+    return StageModel(stage=stage, policy_spec={"encoder": "mlp"}, weights=weights)
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def store(tmp_path) -> CellStore:
 
 def test_a_cell_comes_back_as_it_was_kept_and_so_does_its_model(store):
     assert store.find(ROW, "ppo", 0) == a_cell()
-    model = store.model(ROW, "ppo", 0).model
+    model = store.model(ROW, "ppo", 0)
     assert (model.stage, model.policy_spec) == ("ppo", {"encoder": "mlp"})
     np.testing.assert_array_equal(model.weights, [0, 1, 2, 3])
 
