@@ -242,7 +242,7 @@ def _stage_text(stage: StageOutcome, plan: Plan) -> list[str]:
 
 def _expert_text(found: dict[str, Any]) -> list[str]:
     """Return what each expert did, who leads in which regime, and whether that is specialisation."""
-    use, known = found["use"], found["information"]
+    use, known, worth = found["use"], found["information"], found["assignment"]
     rows = []
     for place, record in enumerate(found["experts"]):
         out = found["knock_outs"][place]
@@ -293,6 +293,9 @@ def _expert_text(found: dict[str, Any]) -> list[str]:
         f"  {number(use['effective_experts'])} experts in effect, {number(use['divergence'], 3)} nats apart; entropy "
         f"of a bar's weights {number(use['gate_entropy'], 3)} nats; the lead changes on "
         f"{percent(use['switching_rate'])} of bars.",
+        f"  Return {change(worth['as_chosen'], 2)}; with the gate's choice shifted in time "
+        f"{change(worth['shifted_mean'], 2)} on average, 90 % between {change(worth['shifted_low'], 2)}",
+        f"  and {change(worth['shifted_high'], 2)} (p {probability(worth['p'])} by {whole(worth['shifts'])} shifts).",
     ]
     if dispensable:
         lines.append(f"  Nothing is lost without expert {' or '.join(dispensable)}.")

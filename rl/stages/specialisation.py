@@ -1,4 +1,4 @@
-"""Do the experts of a mixture specialise: who leads in which regime, what each is worth, and is it chance?
+"""Do the experts of a mixture specialise: who leads in which regime, what each is worth, and does it pay?
 
 An expert leads on a bar where the gate gives it the greatest weight. What the account does on that bar is counted
 for its leader, although the others have a say in it as far as their weights go.
@@ -19,6 +19,7 @@ from rl.policies.actor_critic import ActorCritic, build_policy
 from rl.policies.encoders import MixtureOfExperts, MixtureParts
 from rl.policies.forward import pack
 from rl.policies.mixture import diversity
+from rl.stages.assignment import AssignmentWorth, assignment_worth
 from rl.stages.evaluation import replay_on
 from rl.stages.regimes import regimes_of
 from rl.stages.stage_model import StageModel
@@ -182,28 +183,45 @@ class Specialisation:
     """(E, R)"""
     knock_outs: tuple[KnockOut | None, ...]
     """None for experts not in use. (E,)"""
+    assignment: AssignmentWorth
+    """What the gate's timing is worth."""
 
     @property
-    def specialises(self) -> bool:
+    def follows_regimes(self) -> bool:
         """True where who leads depends on the regime beyond chance and the mixture has not collapsed in any way."""
         return self.information.p < SIGNIFICANCE and not self.use.collapses()
 
+    @property
+    def specialises(self) -> bool:
+        """True where the gate follows the regimes and its choice pays: a gate of random weights follows them too."""
+        return self.follows_regimes and self.assignment.pays
+
     def verdict(self) -> str:
-        """Return the finding as one sentence."""
-        known = self.information
+        """Return the finding in a sentence or two."""
+        known, worth = self.information, self.assignment.in_words()
         figures = f"{known.nats:.3f} nats, NMI {known.normalised:.2f}, p {known.p:.3g}"
         if self.specialises:
             least = min(self.use.mean_gate_weight)
             return (
-                f"Experts specialise: who leads depends on the regime ({figures}), and the least used expert has "
-                f"{least:.1%} of the weight."
+                f"Experts specialise, and it pays: who leads depends on the regime ({figures}), {worth}, and the least "
+                f"used expert has {least:.1%} of the weight."
             )
-        reasons = self.use.collapses()
+        if self.follows_regimes:
+            return (
+                f"The gate follows the regimes ({figures}), as a gate of random weights would too; that it pays who "
+                f"leads when is not shown: {worth}."
+            )
+        pays = f" It does pay who leads when: {worth}." if self.assignment.pays else ""
+        return f"Experts do not specialise: {'; '.join(self._reasons(figures))}.{pays}"
+
+    def _reasons(self, figures: str) -> list[str]:
+        """Return why the gate does not follow the regimes."""
+        known, reasons = self.information, self.use.collapses()
         if len(self.regimes) < 2:
             reasons.append("the window holds one regime only, so there is nothing to specialise in")
         elif known.p >= SIGNIFICANCE:
             reasons.append(f"who leads depends on the regime no more than by chance ({figures})")
-        return f"Experts do not specialise: {'; '.join(reasons)}."
+        return reasons
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
@@ -214,6 +232,8 @@ class Specialisation:
         return {
             **asdict(self),
             "knock_outs": knock_outs,
+            "assignment": self.assignment.as_dict(),
+            "follows_regimes": self.follows_regimes,
             "collapses": self.use.collapses(),
             "specialises": self.specialises,
             "verdict": self.verdict(),
@@ -233,7 +253,7 @@ def specialisation(
         window: Name of the window.
         replay: What the model did there.
         scheme: Its action scheme.
-        seed: Decides by how much the regimes are shifted.
+        seed: Decides by how much regimes and the gate's choice are shifted.
     """
     policy = model.policy()
     # The last bar decides nothing.
@@ -259,6 +279,14 @@ def specialisation(
         knock_outs=tuple(
             None if expert in use.unused else knock_out(data, policy, expert, window, replay, scheme=scheme)
             for expert in range(len(use.mean_gate_weight))
+        ),
+        assignment=assignment_worth(
+            data,
+            policy,
+            window,
+            replay,
+            scheme=scheme,
+            rng=generator(seed, "assignment", data.symbol, window),
         ),
     )
 

@@ -249,6 +249,15 @@ def test_experts_are_shown_with_what_they_did_and_whether_they_specialise(outcom
         experts=[record, idle],
         by_regime=[[record, idle], [idle, record]],
         knock_outs=[{"return_change": 0.0021, "actions_changed": 0.004, "is_dispensable": True}, None],
+        assignment={
+            **outcome.stages[1].validation["experts"]["assignment"],
+            "as_chosen": 0.0512,
+            "shifted_mean": -0.0123,
+            "shifted_low": -0.034,
+            "shifted_high": 0.0067,
+            "p": 0.01,
+            "shifts": 99,
+        },
         information={"nats": 0.1234, "normalised": 0.456, "p": 0.000999, "shifts": 1000},
         use={
             **outcome.stages[1].validation["experts"]["use"],
@@ -269,6 +278,12 @@ def test_experts_are_shown_with_what_they_did_and_whether_they_specialise(outcom
     assert "share 0.123 nats (NMI 0.46, p 0.000999 by 1,000 shifts in time)" in text
     assert "1.98 experts in effect, 0.079 nats apart; entropy of a bar's weights 0.346 nats" in text
     assert "the lead changes on 3.1 % of bars" in text
+    words = " ".join(text.split())
+    assert (
+        "Return +5.12 %; with the gate's choice shifted in time -1.23 % on average, 90 % between -3.40 %"
+        in words
+    )
+    assert "and +0.67 % (p 0.01 by 99 shifts)." in words
     assert "Nothing is lost without expert 1." in text
     assert "Experts specialise: so it is." in text
     shown = found["symbols"]["EDGE_15"]["stages"]["moe"]["validation"]["experts"]

@@ -29,7 +29,15 @@ from rl.stages.specialisation import (
 )
 from rl.stages.stage_model import StageModel, model_of
 from rl.stages.symbol_data import SymbolData
-from tests.unit.stages.small_symbol import edge_bars, edge_table, small_plan, symbol_of
+from tests.builders import bars_from_closes
+from tests.unit.stages.small_symbol import (
+    BARS_PER_SESSION,
+    MOVE,
+    edge_bars,
+    edge_table,
+    small_plan,
+    symbol_of,
+)
 
 PLAN = small_plan()
 CAPITAL = 100_000.0
@@ -118,6 +126,7 @@ def moods(data: SymbolData) -> np.ndarray:
 
 
 def test_experts_that_split_the_work_by_regime_are_seen_to_do_so(data):
+    """The mood says nothing about what comes next: the split is a fact, and that it pays is not claimed."""
     found = found_on(data, led_by_mood(data, [LONG, FLAT, SHORT]))
     third = moods(data)
     assert found.regimes == ("low x_regime_mood", "middle x_regime_mood", "high x_regime_mood")
@@ -131,8 +140,33 @@ def test_experts_that_split_the_work_by_regime_are_seen_to_do_so(data):
     assert found.use.switching_rate == pytest.approx(np.mean(third[1:] != third[:-1]))
     assert found.use.gate_entropy < 1e-6
     assert found.information.normalised == pytest.approx(1.0)
+    assert found.follows_regimes
+    assert not found.assignment.pays
+    assert not found.specialises
+    assert found.verdict().startswith("The gate follows the regimes (")
+    assert "that it pays who leads when is not shown" in found.verdict()
+
+
+def moody_edge() -> SymbolData:
+    """Return a symbol that rises in the highest third of its mood and falls in the lowest, by more than chance."""
+    bars = edge_bars(sessions=200)
+    mood = bars.extra["x_regime_mood"]
+    drift = 0.2 * MOVE * np.where(mood > 0.43, 1.0, np.where(mood < -0.43, -1.0, 0.0))
+    closes = bars.close * np.exp(np.concatenate([[0.0], np.cumsum(drift[:-1])]))
+    moved = bars_from_closes(closes, symbol=bars.symbol, bars_per_session=BARS_PER_SESSION, extra=bars.extra)
+    return symbol_of(moved, PLAN)
+
+
+def test_experts_specialise_where_the_gate_follows_the_regimes_and_that_pays():
+    moody = moody_edge()
+    found = found_on(moody, led_by_mood(moody, [SHORT, FLAT, LONG]))
+    assert found.follows_regimes
+    assert found.assignment.pays
     assert found.specialises
-    assert found.verdict().startswith("Experts specialise: who leads depends on the regime (")
+    assert found.verdict().startswith("Experts specialise, and it pays: who leads depends on the regime (")
+    against = found_on(moody, led_by_mood(moody, [LONG, FLAT, SHORT]))
+    assert against.follows_regimes
+    assert not against.specialises
 
 
 def quick_moods() -> SymbolData:
@@ -209,7 +243,7 @@ def test_bars_without_features_on_which_nobody_decides_are_left_out():
 
 def test_everything_found_can_be_written_as_json(data):
     found = found_on(data, led_by_mood(data, [LONG, FLAT, SHORT])).as_dict()
-    assert json.loads(json.dumps(found, allow_nan=False))["verdict"].startswith("Experts specialise")
+    assert json.loads(json.dumps(found, allow_nan=False))["verdict"].startswith("The gate follows")
     assert [len(row) for row in found["by_regime"]] == [3, 3, 3]
     assert found["knock_outs"][0].keys() == {"return_change", "actions_changed", "is_dispensable"}
 
