@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rl.stages.evaluation import packed, replay_on, returns_by_session
-from rl.stages.moe_stage import equal_parameter_training, moe_training
+from rl.stages.moe_stage import moe_training
 from rl.stages.specialisation import Specialisation, specialisation
 from rl.stages.symbol_data import SymbolData
 from tests.unit.stages.small_symbol import BARS_PER_SESSION, edge_bars, small_plan, symbol_of
