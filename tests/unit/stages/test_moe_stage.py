@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -151,26 +153,44 @@ REGIME_FEATURES = {
 }
 
 
-def test_each_regime_feature_and_no_other_input_moves_the_gate():
-    """All features of an intraday market with volume and columns of its own, then the account, one after the other."""
-    bars = random_bars(600, 3, with_volume=True, extra_names=("x_own", "x_regime_own"))
-    table = compute_features(bars, an_instrument())
-    data = symbol_of(bars, PLAN, table=table)
+def columns_that_move_the_gate(data: SymbolData) -> set[int]:
+    """Return the columns of an observation that change a gate's weights, each changed by itself."""
     policy = moe_training(data, PLAN, None, seed=1)._policy
+    seen = torch.randn((20, policy.spec["observations"]), generator=torch.Generator().manual_seed(2))
+    moved = set()
     with torch.no_grad():
         # A gate just made is uniform whatever it sees.
         policy.actor.gate.layers()[-1][0].normal_(generator=torch.Generator().manual_seed(1))
-    seen = torch.randn((20, len(table.names) + ACCOUNT_FEATURES), generator=torch.Generator().manual_seed(2))
-    moved = set()
-    with torch.no_grad():
         weights = policy.mixture_parts(seen).gate_probs
         for column in range(seen.shape[1]):
             others = seen.clone()
             others[:, column] += 1.0
             if not torch.equal(policy.mixture_parts(others).gate_probs, weights):
                 moved.add(column)
+    return moved
+
+
+def test_each_regime_feature_and_no_other_input_moves_the_gate():
+    """All features of an intraday market with volume and columns of its own, then the account, one after the other."""
+    bars = random_bars(600, 3, with_volume=True, extra_names=("x_own", "x_regime_own"))
+    table = compute_features(bars, an_instrument())
+    data = symbol_of(bars, PLAN, table=table)
+    moved = columns_that_move_the_gate(data)
     assert {table.names[column] for column in moved if column < len(table.names)} == REGIME_FEATURES
     assert max(moved) < len(table.names)
+
+
+def test_every_flag_of_a_regime_column_moves_the_gate_and_the_columns_after_it_stay_out():
+    """One column of four regimes becomes four of an observation; counting features instead would shift the gate's."""
+    bars = random_bars(600, 3, extra_names=("x_own", "x_regime", "x_zone"))
+    flags = np.random.default_rng(0).integers(0, 4, size=len(bars)).astype(float)
+    bars = replace(bars, extra={**bars.extra, "x_regime": flags})
+    table = compute_features(bars, an_instrument())
+    data = symbol_of(bars, PLAN, table=table)
+    made_of = [name.split("=")[0] for name in data.scaler.columns]
+    moved = columns_that_move_the_gate(data)
+    assert [made_of[column] for column in sorted(moved)].count("x_regime") == 4
+    assert moved == {column for column, name in enumerate(made_of) if name in table.regime_names}
 
 
 # --- one network of as many parameters --------------------------------------------------------------------------------
