@@ -14,7 +14,7 @@ from rl.algorithms.adaptation import FunctionalPolicy, PolicyBatch, adaptable_na
 from rl.algorithms.learn2learn_engine import learn2learn_path, load_learn2learn
 from rl.algorithms.maml import MAMLConfig, RecordedRollouts, native_path, task_meta_loss
 from rl.common.errors import MissingPackageError, StagegateError, TrainingDivergedError
-from rl.policies.actor_critic import build_policy
+from tests.unit.algorithms.small_policies import LAYER_NORM, lively_policy
 
 MLP = {"encoder": "mlp", "observations": 4, "actions": 3, "hidden": [8, 7]}
 MIXTURE = {
@@ -28,16 +28,6 @@ MIXTURE = {
     "temperature": 0.8,
     "value_hidden": [4],
 }
-
-
-def lively_policy(spec: dict) -> nn.Module:
-    """Return a policy far from uniform in float64: small heads hide second derivatives."""
-    policy = build_policy(spec, 0).double()
-    source = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for tensor in policy.parameters():
-            tensor += 0.3 * torch.randn(tensor.shape, generator=source, dtype=torch.float64)
-    return policy
 
 
 def recorded_task(policy: nn.Module, steps: int) -> RecordedRollouts:
@@ -83,7 +73,7 @@ def outcome(policy: nn.Module, path, *, second_order: bool, adapt: str = "all") 
     return found.loss.item(), torch.cat([gradient.reshape(-1) for gradient in gradients])
 
 
-@pytest.mark.parametrize("spec", [MLP, MIXTURE], ids=["mlp", "mixture"])
+@pytest.mark.parametrize("spec", [MLP, MIXTURE, LAYER_NORM], ids=["mlp", "mixture", "layer norm"])
 @pytest.mark.parametrize("second_order", [True, False], ids=["second order", "first order"])
 def test_both_engines_give_the_same_meta_gradient(spec, second_order):
     policy = lively_policy(spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,13 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rl.algorithms import maml
 from rl.algorithms.adaptation import (
     FunctionalPolicy,
     PolicyBatch,
     RolloutData,
+    adaptable_names,
     adaptation,
     log_policy,
-    ratio_surrogate,
 )
 from rl.algorithms.maml import (
     MAML,
@@ -34,7 +36,7 @@ from rl.algorithms.maml import (
 )
 from rl.common.errors import CheckpointError, ConfigError, StagegateError, TrainingDivergedError
 from rl.policies.actor_critic import build_policy
-from tests.unit.algorithms.small_policies import MIXTURE, MLP
+from tests.unit.algorithms.small_policies import LAYER_NORM, MIXTURE, MLP, lively_policy
 
 SMALL = MAMLConfig(
     iterations=4,
@@ -46,57 +48,7 @@ SMALL = MAMLConfig(
 )
 
 
-# Two parabolas: task i costs a_i / 2 (x - c_i)^2. One step multiplies x - c_i by 1 - alpha a_i.
-
-CURVATURE, CENTRE, ALPHA, STEPS = (1.0, 3.0), (0.0, 1.0), 0.1, 7
-SHRINK = [(1 - ALPHA * a) ** STEPS for a in CURVATURE]
-
-
-def parabola_meta_loss(x: Tensor, alpha: Tensor, *, second_order: bool) -> Tensor:
-    losses = []
-    for a, c in zip(CURVATURE, CENTRE, strict=True):
-
-        def loss_at(_step: int, parameters: dict[str, Tensor], a: float = a, c: float = c) -> Tensor:
-            return a / 2 * (parameters["x"] - c) ** 2
-
-        *_, adapted = adaptation({"x": x}, {"x": alpha}, loss_at, STEPS, second_order=second_order)
-        losses.append(loss_at(STEPS, adapted))
-    return torch.stack(losses).mean()
-
-
-@pytest.mark.parametrize(("second_order", "expected"), [(True, 0.0521053), (False, 0.0578085)])
-def test_the_meta_gradient_of_two_parabolas_is_the_one_on_paper(second_order, expected):
-    x = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
-
-    loss = parabola_meta_loss(x, torch.tensor(ALPHA), second_order=second_order)
-
-    # By hand: distances after adaptation are SHRINK * (x - c).
-    after = [s * (0.5 - c) for s, c in zip(SHRINK, CENTRE, strict=True)]
-    by_hand = sum(a / 2 * d**2 for a, d in zip(CURVATURE, after, strict=True)) / 2
-    assert loss.item() == pytest.approx(by_hand, rel=1e-6)
-    assert loss.item() == pytest.approx(0.0155697, abs=1e-7)
-    chain = SHRINK if second_order else [1.0, 1.0]
-    slope = sum(a * d * s for a, d, s in zip(CURVATURE, after, chain, strict=True)) / 2
-    gradient = torch.autograd.grad(loss, x)[0].item()
-    assert gradient == pytest.approx(slope, rel=1e-6)
-    assert gradient == pytest.approx(expected, abs=1e-7)
-
-
-@pytest.mark.parametrize(("second_order", "expected"), [(True, 0.0816760), (False, 0.3406074)])
-def test_descending_the_meta_gradient_of_two_parabolas_ends_where_algebra_says(second_order, expected):
-    """The two orders end apart, so nobody can swap them unseen (Reptile: 0.638, no inner loop: 0.75)."""
-    weights = [a * s ** (2 if second_order else 1) for a, s in zip(CURVATURE, SHRINK, strict=True)]
-    assert weights[1] / sum(weights) == pytest.approx(expected, abs=1e-7)
-
-    x = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
-    for _ in range(200):
-        gradient = torch.autograd.grad(
-            parabola_meta_loss(x, torch.tensor(ALPHA), second_order=second_order), x
-        )[0]
-        # A step of 1 / curvature of the meta-loss would land at once; 3 is safely below 2 / curvature.
-        x = (x - 3.0 * gradient).detach().requires_grad_()
-
-    assert x.item() == pytest.approx(expected, abs=1e-6)
+# Worlds with a known answer; more of them, and the engine broken on purpose, in tests/learning/test_maml_proofs.py
 
 
 def test_the_step_size_gradient_of_one_parabola_is_the_one_on_paper():
@@ -110,51 +62,6 @@ def test_the_step_size_gradient_of_one_parabola_is_the_one_on_paper():
         *_, adapted = path
         gradient = torch.autograd.grad(adapted["x"] ** 2 / 2, alpha)[0].item()
         assert gradient == pytest.approx(by_hand, rel=1e-12)
-
-
-# A bandit with two arms paying 1 and 0; the policy pulls the first with probability sigmoid(theta).
-
-
-def bandit_meta_gradient(surrogate, *, second_order: bool = True) -> float:
-    theta = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
-    rewards = torch.tensor([1.0, 0.0], dtype=torch.float64)
-
-    def log_probs(parameters: dict[str, Tensor]) -> Tensor:
-        return torch.log_softmax(torch.stack([parameters["theta"], torch.zeros_like(parameters["theta"])]), 0)
-
-    def loss_at(_step: int, parameters: dict[str, Tensor]) -> Tensor:
-        now = log_probs(parameters)
-        return -(now.detach().exp() * surrogate(now, now.detach(), rewards)).sum()
-
-    *_, adapted = adaptation({"theta": theta}, {"theta": 2.0}, loss_at, 1, second_order=second_order)
-    return torch.autograd.grad((log_probs(adapted).exp() * rewards).sum(), theta)[0].item()
-
-
-def test_the_ratio_surrogate_gives_the_exact_meta_gradient_of_a_bandit():
-    p = 1 / (1 + math.exp(-0.5))
-    slope, curvature = p * (1 - p), p * (1 - p) * (1 - 2 * p)
-    p_after = 1 / (1 + math.exp(-(0.5 + 2.0 * slope)))
-    by_hand = p_after * (1 - p_after) * (1 + 2.0 * curvature)
-    assert by_hand == pytest.approx(0.176376, abs=1e-6)
-
-    assert bandit_meta_gradient(ratio_surrogate) == pytest.approx(by_hand, rel=1e-12)
-    # A baseline changes nothing, as it must not.
-    assert bandit_meta_gradient(lambda now, old, r: ratio_surrogate(now, old, r - 0.6)) == pytest.approx(
-        by_hand
-    )
-
-
-def test_log_probabilities_in_place_of_ratios_give_a_wrong_meta_gradient():
-    """Why the inner loss is written with ratios, and what the test above protects against."""
-    naive = bandit_meta_gradient(lambda now, _old, r: now * r)
-    p = 1 / (1 + math.exp(-0.5))
-    naive_with_baseline = bandit_meta_gradient(lambda now, _old, r: now * (r - p))
-    first_order = bandit_meta_gradient(ratio_surrogate, second_order=False)
-
-    assert naive == pytest.approx(0.141007, abs=1e-6)
-    assert first_order == pytest.approx(0.199321, abs=1e-6)
-    # With the expected reward as baseline the second derivative is gone.
-    assert naive_with_baseline == pytest.approx(first_order, rel=1e-9)
 
 
 class TwoArms(nn.Module):
@@ -243,18 +150,16 @@ def recorded_task(policy: nn.Module, seed: int, steps: int, rows: int = 40) -> R
     return RecordedRollouts([batch() for _ in range(steps)], {step: batch() for step in range(1, steps + 1)})
 
 
-def lively_policy(spec: dict, seed: int = 0) -> nn.Module:
-    """Return a policy far from uniform in float64: small heads hide second derivatives."""
-    policy = build_policy(spec, seed).double()
-    source = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for tensor in policy.parameters():
-            tensor += 0.3 * torch.randn(tensor.shape, generator=source, dtype=torch.float64)
-    return policy
+MIXED = (0.2, 0.3, 0.5)
 
 
 def loss_and_gradients(
-    policy: nn.Module, sizes: dict[str, Tensor], *, second_order: bool, kl_coef: float = 0.3
+    policy: nn.Module,
+    sizes: dict[str, Tensor],
+    *,
+    second_order: bool,
+    kl_coef: float = 0.3,
+    weights: Sequence[float] = MIXED,
 ):
     config = MAMLConfig(inner_loop_steps=3, inner_entropy_coef=0.01)
     found = task_meta_loss(
@@ -264,7 +169,7 @@ def loss_and_gradients(
         recorded_task(policy_at_recording(policy), 5, 3),
         config,
         second_order=second_order,
-        weights=[0.2, 0.3, 0.5],
+        weights=weights,
         kl_coef=kl_coef,
     )
     leaves = [*policy.parameters(), *sizes.values()]
@@ -281,11 +186,18 @@ def log_sizes(policy: nn.Module, size: float = 0.3) -> dict[str, Tensor]:
     return {name: torch.tensor(math.log(size), dtype=torch.float64, requires_grad=True) for name in names}
 
 
-@pytest.mark.parametrize("spec", [MLP, MIXTURE], ids=["mlp", "mixture"])
-def test_the_meta_gradient_of_the_project_s_networks_agrees_with_finite_differences(spec):
+EVERY_SPEC = pytest.mark.parametrize("spec", [MLP, MIXTURE, LAYER_NORM], ids=["mlp", "mixture", "layer norm"])
+
+
+@pytest.mark.parametrize(
+    "weights", [MIXED, query_weights(0.0, 3), query_weights(1.0, 3)], ids=["mixed", "all alike", "last only"]
+)
+@EVERY_SPEC
+def test_the_meta_gradient_agrees_with_finite_differences(spec, weights):
+    """In every parameter and step size, however the query losses after each step are weighed."""
     policy = lively_policy(spec)
     sizes = log_sizes(policy)
-    _, gradients = loss_and_gradients(policy, sizes, second_order=True)
+    _, gradients = loss_and_gradients(policy, sizes, second_order=True, weights=weights)
     leaves = [*policy.parameters(), *sizes.values()]
     source = torch.Generator().manual_seed(3)
     for _ in range(3):
@@ -296,15 +208,28 @@ def test_the_meta_gradient_of_the_project_s_networks_agrees_with_finite_differen
             with torch.no_grad():
                 for leaf, d in zip(leaves, direction, strict=True):
                     leaf += sign * 1e-5 * d
-            values.append(loss_and_gradients(policy, sizes, second_order=True)[0].item())
+            values.append(loss_and_gradients(policy, sizes, second_order=True, weights=weights)[0].item())
             with torch.no_grad():
                 for leaf, d in zip(leaves, direction, strict=True):
                     leaf -= sign * 1e-5 * d
         assert (values[0] - values[1]) / 2e-5 == pytest.approx(slope, rel=1e-6)
 
 
-@pytest.mark.parametrize("spec", [MLP, MIXTURE], ids=["mlp", "mixture"])
-def test_second_order_differs_from_first_order_on_the_project_s_networks(spec):
+def test_finite_differences_would_notice_first_order_and_other_query_weights():
+    policy = lively_policy(MIXTURE)
+    sizes = log_sizes(policy)
+    _, right = loss_and_gradients(policy, sizes, second_order=True)
+    for _, wrong in (
+        loss_and_gradients(policy, sizes, second_order=False),
+        loss_and_gradients(policy, sizes, second_order=True, weights=query_weights(0.0, 3)),
+        loss_and_gradients(policy, sizes, second_order=True, weights=query_weights(1.0, 3)),
+    ):
+        gap = max((a - b).abs().max().item() for a, b in zip(right, wrong, strict=True))
+        assert gap > 1e-3
+
+
+@EVERY_SPEC
+def test_second_order_differs_from_first_order(spec):
     policy = lively_policy(spec)
     sizes = log_sizes(policy)
     loss_2, second = loss_and_gradients(policy, sizes, second_order=True)
@@ -323,11 +248,14 @@ def test_every_step_size_receives_a_gradient_in_either_order():
         assert all(gradient != 0 for gradient in gradients[-len(sizes) :])
 
 
-def test_the_meta_loss_moves_no_parameter_in_place():
-    policy = lively_policy(MLP)
-    before = [tensor.clone() for tensor in policy.parameters()]
+@EVERY_SPEC
+def test_the_meta_loss_moves_no_parameter_and_no_buffer(spec):
+    policy = lively_policy(spec)
+    before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    buffers = {name: tensor.clone() for name, tensor in policy.named_buffers()}
     loss_and_gradients(policy, log_sizes(policy), second_order=True)
-    assert all(torch.equal(now, then) for now, then in zip(policy.parameters(), before, strict=True))
+    for name, tensor in [*policy.state_dict().items(), *policy.named_buffers()]:
+        assert torch.equal(tensor, before[name] if name in before else buffers[name])
     assert all(tensor.grad is None for tensor in policy.parameters())
 
 
@@ -476,8 +404,9 @@ def same_bits(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_training_twice_with_one_seed_gives_equal_weights_and_another_seed_does_not():
-    first, second, other = new_run(), new_run(), new_run(seed=4)
+@pytest.mark.parametrize("spec", [MLP, MIXTURE], ids=["mlp", "mixture"])
+def test_training_twice_with_one_seed_gives_equal_weights_and_another_seed_does_not(spec):
+    first, second, other = new_run(spec=spec), new_run(spec=spec), new_run(seed=4, spec=spec)
     for run in (first, second, other):
         run.train()
     assert same_bits(bits_of(first), bits_of(second))
@@ -485,19 +414,22 @@ def test_training_twice_with_one_seed_gives_equal_weights_and_another_seed_does_
     assert not same_bits(bits_of(first), bits_of(other))
 
 
-def test_a_run_continued_from_its_saved_state_equals_the_uninterrupted_one():
+@pytest.mark.parametrize("spec", [MLP, MIXTURE], ids=["mlp", "mixture"])
+def test_a_run_continued_from_its_saved_state_equals_the_uninterrupted_one(spec):
+    """The learned step sizes are part of it."""
     config = replace(SMALL, outer_epochs=2)
-    whole = new_run(config)
+    whole = new_run(config, spec=spec)
     whole.train()
 
-    first = new_run(config)
+    first = new_run(config, spec=spec)
     first.train(2)
     file = io.BytesIO()
     torch.save(first.state(), file)
     first.train(1)  # what happens after the save must not matter
     file.seek(0)
-    second = new_run(config)
+    second = new_run(config, spec=spec)
     second.load_state(torch.load(file, weights_only=True))
+    assert len({size.item() for size in second.step_sizes().values()}) > 1
     result = second.train()
 
     assert result.iterations == 4
@@ -542,8 +474,9 @@ def test_a_second_outer_epoch_acts_no_more_and_is_held_near_the_first():
     assert not same_bits(bits_of(once), bits_of(twice))
 
 
-def test_the_order_of_tasks_does_not_matter():
-    policy = lively_policy(MLP)
+@EVERY_SPEC
+def test_the_order_of_tasks_does_not_matter(spec):
+    policy = lively_policy(spec)
     recorded = [recorded_task(policy, seed, 2) for seed in (1, 2, 3)]
 
     def gradient(order: tuple[int, ...]) -> Tensor:
@@ -573,6 +506,25 @@ def test_the_schedule_starts_first_order_with_all_query_losses_and_ends_second_o
     assert [record["second_order"] for record in run.history] == [0.0, 0.0, 1.0, 1.0]
     # Two support rollouts each, and two query rollouts (one for each inner step) while both count.
     assert [len(task.seen) for task in run.sampler.drawn] == [4, 4, 3, 3]
+
+
+def test_query_weights_of_a_run_follow_its_schedule_to_the_iteration(monkeypatch):
+    """Ten iterations, weights on the last step alone after three tenths of them, one tenth first order."""
+    seen = []
+
+    def noted(*args, second_order, weights, **rest):
+        seen.append((second_order, [round(weight, 9) for weight in weights]))
+        return task_meta_loss(*args, second_order=second_order, weights=weights, **rest)
+
+    monkeypatch.setattr(maml, "task_meta_loss", noted)
+    new_run(
+        replace(SMALL, iterations=10, first_order_fraction=0.1, multi_step_fraction=0.3, meta_batch_size=1)
+    ).train(5)
+    third = 1 / 3
+    # Two inner steps: the first one's weight falls from a half in three equal parts.
+    expected = [0.5, 0.5 * 2 * third, 0.5 * third, 0.0, 0.0]
+    assert [weights for _, weights in seen] == [[round(w, 9), round(1 - w, 9)] for w in expected]
+    assert [second_order for second_order, _ in seen] == [False, True, True, True, True]
 
 
 def test_accumulation_pools_draws_in_one_update():
@@ -621,14 +573,25 @@ def test_step_sizes_are_learned_within_their_bounds():
         assert min(abs(size.item() / 5.0 - 1), abs(size.item() / 1e-3 - 1)) < 1e-5
 
 
-def test_only_the_chosen_part_adapts_while_everything_meta_learns():
-    run = new_run(replace(SMALL, adapt="heads", multi_step_fraction=0.0, meta_batch_size=1))
+@pytest.mark.parametrize(
+    ("spec", "choice"),
+    [(MLP, "all"), (MLP, "heads"), (MIXTURE, "all"), (MIXTURE, "heads"), (MIXTURE, "gate+heads")],
+)
+def test_only_the_chosen_part_adapts_while_everything_meta_learns(spec, choice):
+    config = replace(
+        SMALL, adapt=choice, multi_step_fraction=0.0, first_order_fraction=0.0, meta_batch_size=1
+    )
+    run = new_run(config, spec=spec)
+    with torch.no_grad():
+        # A new policy's head and gate are close to zero, and would hide the layers below.
+        for tensor in run.policy.parameters():
+            tensor += 0.3 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1))
     before = {name: tensor.detach().clone() for name, tensor in run.policy.named_parameters()}
     run.train(1)
     seen = run.sampler.drawn[0].seen
-    assert torch.equal(seen[1]["actor.weight_0"], seen[2]["actor.weight_0"])
-    assert not torch.equal(seen[1]["actor.weight_2"], seen[2]["actor.weight_2"])
-    assert set(run.step_sizes()) == {"actor.weight_2", "actor.bias_2"}
+    chosen = set(adaptable_names(run.policy, choice))
+    assert {name for name in seen[1] if not torch.equal(seen[1][name], seen[2][name])} == chosen
+    assert set(run.step_sizes()) == chosen
     assert all(not torch.equal(tensor, before[name]) for name, tensor in run.policy.named_parameters())
 
 

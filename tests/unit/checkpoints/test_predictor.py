@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rl.backtest.engine import replay_policy
 from rl.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from rl.checkpoints.predictor import Predictor
+from rl.checkpoints.predictor import STEP_SIZE_PREFIX, Predictor
 from rl.common.errors import CheckpointError, DataError
 from rl.features.pipeline import FeatureTable
 from rl.market.bars import Bars
@@ -144,6 +145,28 @@ def test_a_checkpoint_from_a_file_acts_exactly_as_the_one_in_memory(data, adapti
     read = load_checkpoint(write_model(tmp_path, adaptive))
     one, two = (prepared(Predictor(each), data, data.bars, 1500) for each in (adaptive, read))
     np.testing.assert_array_equal(one.packed.net, two.packed.net)
+
+
+def test_the_learned_step_sizes_travel_in_the_file_and_decide_what_is_learned(data, tmp_path: Path):
+    """A model adapted by the step size it started training from would not be the one that was judged."""
+    training = MetaTraining(data, PLAN, edge_model(PLAN), [], seed=1)
+    trained = checkpoint(data, training.train(2, silent), training.recipe().to_dict())
+    read = load_checkpoint(write_model(tmp_path, trained))
+    stored = {
+        name.removeprefix(STEP_SIZE_PREFIX): size
+        for name, size in read.extra_tensors.items()
+        if name.startswith(STEP_SIZE_PREFIX)
+    }
+    learned = training.step_sizes()
+    assert stored.keys() == learned.keys()
+    start = PLAN.training_params.maml.inner_step_size
+    assert all(torch.equal(stored[name], learned[name]) for name in learned)
+    assert all(size.item() != pytest.approx(start, rel=1e-3) for size in learned.values())
+    as_trained = prepared(Predictor(read), data, data.bars, 1500).packed.net
+    for name in learned:
+        key = STEP_SIZE_PREFIX + name
+        other = replace(read, extra_tensors={**read.extra_tensors, key: torch.tensor(start)})
+        assert (prepared(Predictor(other), data, data.bars, 1500).packed.net != as_trained).any()
 
 
 def test_an_adapting_model_that_does_not_say_how_is_refused(data, adaptive):
