@@ -409,23 +409,24 @@ def task_meta_loss(
     policy_losses, divergences = [], []
     for step, point in enumerate(points):
         now = point.detached_parameters()
-        if step > 0 and weights[step - 1] > 0:
+        if step > 0 and (weights[step - 1] > 0 or step == steps):
             batch = rollouts.query(step, now)
-            policy_losses.append(weights[step - 1] * query_loss(point.logits(batch.obs), batch, config.clip))
+            logits = point.logits(batch.obs)
+            policy_losses.append(weights[step - 1] * query_loss(logits, batch, config.clip))
         if step < steps and kl_coef > 0:
             batch = rollouts.support(step, now)
             assert batch.sampling_log_policy is not None
             policy_now = log_policy(point.logits(batch.obs), batch.action_mask)
             divergences.append(kl_divergence(batch.sampling_log_policy, policy_now))
 
-    # The loop left `point` and `now` at the last step, which the critic and the figures below are about.
+    # The loop left `point`, `now` and `logits` at the last step, which the critic and the figures are about.
     final = rollouts.query(steps, now)
     policy_loss = torch.stack(policy_losses).sum()
     kl = torch.stack(divergences).mean() if divergences else torch.zeros_like(policy_loss)
     value_loss = _value_loss(point, final)
     with torch.no_grad():
         before = log_policy(functional.at(detached(parameters)).logits(final.obs), final.action_mask)
-        after = log_policy(functional.at(now).logits(final.obs), final.action_mask)
+        after = log_policy(logits, final.action_mask)
     return TaskLoss(
         loss=policy_loss + kl_coef * kl + config.value_coef * value_loss,
         support_reward=rollouts.support(0, parameters).mean_reward,

@@ -12,7 +12,7 @@ from rl.algorithms.adaptation import AdaptationConfig, Parameters, RolloutData, 
 from rl.common.seeding import generator
 from rl.envs.vector_env import VectorTradingEnv
 from rl.policies.actor_critic import ActorCritic
-from rl.policies.forward import forward_batch, pack_weights, sample_actions
+from rl.policies.forward import pack_weights
 from rl.trading.market_arrays import MarketArrays
 from rl.trading.rules import TradingRules
 
@@ -51,40 +51,26 @@ class TradingStretch:
             scheme=self.scheme,
             capital=self.capital,
         )
-        packed = pack_weights(spec, flat_weights(params))
-        obs, infos = envs.reset(seed=int(rng.integers(2**62)))
-        seen, reached, acted, chances, masks = [], [], [], [], []
-        rewards = np.empty((length, lanes))
-        terminated = np.empty((length, lanes), dtype=bool)
-        truncated = np.empty((length, lanes), dtype=bool)
-        for step in range(length):
-            mask = infos["action_mask"]
-            logits, _ = forward_batch(packed, obs)
-            actions, log_probs = sample_actions(logits, rng.random(lanes), mask)
-            seen.append(obs)
-            masks.append(mask)
-            obs, rewards[step], terminated[step], truncated[step], infos = envs.step(actions)
-            ended = terminated[step] | truncated[step]
-            following = obs.copy()
-            if ended.any():
-                following[ended] = infos["final_obs"][ended]
-            # The rollout stops here whether or not the episode did; the account is marked, trading would go
-            # on.
-            if step == length - 1:
-                truncated[step] |= ~terminated[step]
-            reached.append(following)
-            acted.append(actions)
-            chances.append(log_probs)
+        envs.reset(seed=int(rng.integers(2**62)))
+        acted = envs.act(pack_weights(spec, flat_weights(params)), rng.random((length, lanes)))
+        truncated = acted.truncated
+        # The rollout stops here whether or not the episode did; the account is marked, trading would go on.
+        truncated[-1] |= ~acted.terminated[-1]
         return RolloutData(
-            obs=torch.from_numpy(np.concatenate(seen)),
-            next_obs=torch.from_numpy(np.concatenate(reached)),
-            actions=torch.from_numpy(np.concatenate(acted).astype(np.int64)),
-            log_probs=torch.from_numpy(np.concatenate(chances).astype(np.float32)),
-            rewards=rewards,
-            terminated=terminated,
+            obs=_rows(acted.observations),
+            next_obs=_rows(acted.reached),
+            actions=_rows(acted.actions),
+            log_probs=_rows(acted.log_probs),
+            rewards=acted.rewards,
+            terminated=acted.terminated,
             truncated=truncated,
-            action_mask=torch.from_numpy(np.concatenate(masks)),
+            action_mask=_rows(acted.action_masks),
         )
+
+
+def _rows(values: np.ndarray) -> torch.Tensor:
+    """Return the same numbers with time and lane in one axis. (T, N, …) -> (T · N, …)"""
+    return torch.from_numpy(values.reshape(-1, *values.shape[2:]))
 
 
 def flat_weights(params: Parameters) -> np.ndarray:

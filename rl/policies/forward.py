@@ -412,6 +412,14 @@ def first_layer(shape, net, features):
     return sums
 
 
+def no_prefix(packed: PackedPolicy) -> np.ndarray:
+    """Return what `policy_logits_from_prefix` begins with where nothing is known beforehand: biases. (1, E · H)"""
+    shape = packed.shape
+    width, experts = shape[shape[WIDTHS] + 1], shape[EXPERTS]
+    start = experts * shape[OBSERVATIONS] * width
+    return packed.net[start : start + experts * width].reshape(1, -1)
+
+
 mlp_first_layer = first_layer
 """The name for it where the policy is known to be an mlp."""
 
