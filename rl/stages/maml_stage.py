@@ -59,6 +59,21 @@ def maml_config(plan: Plan) -> MAMLConfig:
     )
 
 
+def expert_losses(
+    spec: dict[str, Any], plan: Plan
+) -> Callable[[FunctionalPolicy, Parameters, torch.Tensor], torch.Tensor] | None:
+    """Return a mixture's terms for the outer loss; inside a task, which is one regime, they would do harm."""
+    if spec["encoder"] != "mixture":
+        return None
+    terms = regulariser(plan)
+
+    def loss(functional: FunctionalPolicy, parameters: Parameters, obs: torch.Tensor) -> torch.Tensor:
+        parts = functional.call("mixture_parts", parameters, obs)
+        return terms(parts, parts.gate_probs.detach().mean(0))[0]
+
+    return loss
+
+
 class TaskPool:
     """Draws meta-training tasks: first a symbol, then one of its anchors, each equally likely."""
 
@@ -117,7 +132,11 @@ class MetaTraining:
         start, stop = data.window("validation")
         self._meta_test = self._tasks(target, (start, stop), target.first)
         self._learner = MAML(
-            self.policy, TaskPool(training), self.config, seed, auxiliary_loss=self._expert_losses()
+            self.policy,
+            TaskPool(training),
+            self.config,
+            seed,
+            auxiliary_loss=expert_losses(parent.policy_spec, plan),
         )
         self._history: list[dict[str, float]] = []
 
@@ -131,18 +150,6 @@ class MetaTraining:
             support_may_reach_back_to=earliest,
         )
         return [TradingTask(market, each, self._parent.policy_spec, self._plan) for each in windows]
-
-    def _expert_losses(self) -> Callable[[FunctionalPolicy, Parameters, torch.Tensor], torch.Tensor] | None:
-        """Return the mixture's terms for the outer loss; inside a task, which is one regime, they would do harm."""
-        if self._parent.policy_spec["encoder"] != "mixture":
-            return None
-        terms = regulariser(self._plan)
-
-        def loss(functional: FunctionalPolicy, parameters: Parameters, obs: torch.Tensor) -> torch.Tensor:
-            parts = functional.call("mixture_parts", parameters, obs)
-            return terms(parts, parts.gate_probs.detach().mean(0))[0]
-
-        return loss
 
     def train(self, iterations: int, report: Callable[[dict[str, Any]], None]) -> StageModel:
         """Meta-train for so many more iterations and return the model, adapted to the bars before validation."""

@@ -81,6 +81,19 @@ def test_a_rollout_sees_bars_of_its_stretch_only(data, policy):
     assert max(seen) == WINDOW[1] - 1
 
 
+def test_the_newest_bars_of_a_stretch_are_seen_as_often_as_those_in_its_middle(data, policy):
+    """Bars are what an adaptation learns from, and the newest ones are nearest to where it is used."""
+    known = {tuple(row): t for t, row in enumerate(data.market.features.tolist())}
+    visits = np.zeros(WINDOW[1] - WINDOW[0] - 1)
+    for seed in range(40):
+        # 40 decisions in a row, in a stretch with room for 127.
+        rollout = stretch(data).rollout(policy.spec, parameters(policy), 640, np.random.default_rng(seed))
+        rows = [known[tuple(row)] - WINDOW[0] for row in rollout.obs[:, :2].tolist()]
+        visits += np.bincount(rows, minlength=len(visits))
+    assert visits.min() > 0.6 * visits.mean()
+    assert visits.max() < 1.5 * visits.mean()
+
+
 def test_the_end_of_a_rollout_is_no_ruin(data, policy):
     rollout = stretch(data).rollout(policy.spec, parameters(policy), 64, np.random.default_rng(0))
     assert rollout.truncated[-1].all()
