@@ -53,6 +53,23 @@ class Placebo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Baselines:
+    """What a meta-learned policy is compared with and that does not depend on it: the same for every attempt at one.
+
+    Axes: W tasks. Fields as in `AdaptationProof`.
+    """
+
+    parent: np.ndarray
+    fine_tuned: np.ndarray
+    fine_tune_step_size: float
+    random_start: np.ndarray
+    random_start_step_size: float
+    buy_and_hold: np.ndarray
+    placebo_parent: np.ndarray
+    """Of the stage before, on shuffled bars. (W,)"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdaptationProof:
     """Query growth of every meta-test task, per bar. Axes: W tasks, C measured numbers of inner steps."""
 
@@ -168,6 +185,7 @@ class AdaptationTrial:
         tuning: Sequence[TradingTask],
         *,
         tried: int,
+        baselines: Baselines | None = None,
     ) -> AdaptationProof:
         """Adapt on the support of every task and see what it does to the query.
 
@@ -179,18 +197,38 @@ class AdaptationTrial:
             placebo_tests: The same tasks on shuffled bars. W of them.
             tuning: Tasks at the end of the training window, to tune step sizes on.
             tried: The plan's `evaluation_steps`.
+            baselines: What `baselines` returned for the same tasks, where it was measured before.
         """
         steps = self.config.inner_loop_steps
         curve = measured_steps(steps, tried)
-        tuning = tuning[:: max(1, -(-len(tuning) // MOST_TUNING_TASKS))]
-        of_parent = tuned_step_size(tuning, self._fine_tuned)
-        of_random = tuned_step_size(tuning, self._from_random)
+        known = baselines or self.baselines(tests, placebo_tests, tuning)
         adapted, weights = self._adapted(tests, curve, "meta-test")
         others = other_tasks([task.window for task in tests])
         return AdaptationProof(
             steps=steps,
             curve_steps=curve,
             adapted=adapted,
+            parent=known.parent,
+            fine_tuned=known.fine_tuned,
+            fine_tune_step_size=known.fine_tune_step_size,
+            random_start=known.random_start,
+            random_start_step_size=known.random_start_step_size,
+            buy_and_hold=known.buy_and_hold,
+            other_support=None if others is None else _on_other_support(tests, weights, others),
+            placebo=None if others is None else self._placebo(placebo_tests, others, known.placebo_parent),
+        )
+
+    def baselines(
+        self,
+        tests: Sequence[TradingTask],
+        placebo_tests: Sequence[TradingTask],
+        tuning: Sequence[TradingTask],
+    ) -> Baselines:
+        """Measure what the meta-learned policy is compared with; arguments as those of `proof`."""
+        tuning = tuning[:: max(1, -(-len(tuning) // MOST_TUNING_TASKS))]
+        of_parent = tuned_step_size(tuning, self._fine_tuned)
+        of_random = tuned_step_size(tuning, self._from_random)
+        return Baselines(
             parent=_growths(task.query_growth(self.parent.weights) for task in tests),
             fine_tuned=_growths(
                 self._fine_tuned(task, of_parent, "meta-test", row) for row, task in enumerate(tests)
@@ -201,8 +239,7 @@ class AdaptationTrial:
             ),
             random_start_step_size=of_random,
             buy_and_hold=_growths(task.buy_and_hold_growth() for task in tests),
-            other_support=None if others is None else _on_other_support(tests, weights, others),
-            placebo=None if others is None else self._placebo(placebo_tests, others),
+            placebo_parent=_growths(task.query_growth(self.parent.weights) for task in placebo_tests),
         )
 
     def _adapted(
@@ -225,13 +262,13 @@ class AdaptationTrial:
             adapt(self.policy, self.step_sizes, task.support, curve[-1], rng, self.config, on_step=note)
         return growth, weights
 
-    def _placebo(self, tasks: Sequence[TradingTask], others: list[int]) -> Placebo:
+    def _placebo(self, tasks: Sequence[TradingTask], others: list[int], parent: np.ndarray) -> Placebo:
         steps = self.config.inner_loop_steps
         growth, weights = self._adapted(tasks, (0, steps), "placebo")
         return Placebo(
             adapted=growth[:, 1],
             unadapted=growth[:, 0],
-            parent=_growths(task.query_growth(self.parent.weights) for task in tasks),
+            parent=parent,
             other_support=_on_other_support(tasks, weights, others),
         )
 

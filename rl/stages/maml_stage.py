@@ -18,7 +18,13 @@ from rl.common.seeding import generator
 from rl.envs.scaled_market import scaled_market
 from rl.envs.tasks import last_support, task_windows
 from rl.policies.actor_critic import ActorCritic
-from rl.stages.adaptation_proof import AdaptationProof, AdaptationTrial, CrossSymbol, measured_across
+from rl.stages.adaptation_proof import (
+    AdaptationProof,
+    AdaptationTrial,
+    Baselines,
+    CrossSymbol,
+    measured_across,
+)
 from rl.stages.moe_stage import regulariser
 from rl.stages.plan import Plan
 from rl.stages.stage_model import StageModel
@@ -153,7 +159,12 @@ class MetaTraining:
 
     def train(self, iterations: int, report: Callable[[dict[str, Any]], None]) -> StageModel:
         """Meta-train for so many more iterations and return the model, adapted to the bars before validation."""
-        result = self._learner.train(iterations, on_iteration=report)
+        before = self._learner.iteration
+
+        def on_iteration(figures: dict[str, float]) -> None:
+            report({**figures, "iterations_this_call": int(figures["iteration"]) - before})
+
+        result = self._learner.train(iterations, on_iteration=on_iteration)
         self._history = result.history
         return self.model()
 
@@ -211,27 +222,40 @@ class MetaTraining:
         )
         return adapted_weights(self.policy, self.step_sizes(), stretch, self.recipe(), name=self._data.symbol)
 
-    def proof(self) -> AdaptationProof:
+    def proof(self, baselines: Baselines | None = None) -> AdaptationProof:
         """Adapt on the support of every meta-test task and see what it does to the query, beside all comparisons.
 
         The queries lie in the validation window and never overlap; supports lie just before them. Plain fine-tuning has
         its step sizes tuned on tasks at the end of the training window.
+
+        Args:
+            baselines: Of another attempt on the same symbol, parent and seed; measured anew where None.
         """
-        trial = AdaptationTrial(
+        return self._trial().proof(
+            self._meta_test,
+            self._placebo_tests(),
+            self._meta_validation,
+            tried=self._plan.training_params.maml.evaluation_steps,
+            baselines=baselines,
+        )
+
+    def baselines(self) -> Baselines:
+        """Measure what the proof compares with; meta-training, its learning rate and its step sizes change nothing."""
+        return self._trial().baselines(self._meta_test, self._placebo_tests(), self._meta_validation)
+
+    def _trial(self) -> AdaptationTrial:
+        return AdaptationTrial(
             policy=self.policy,
             step_sizes=self.step_sizes(),
             parent=self._parent,
             config=self.config,
             seed=self._seed,
         )
+
+    def _placebo_tests(self) -> list[TradingTask]:
         windows = [task.window for task in self._meta_test]
         order = generator(self._seed, "placebo", "order of bars")
-        return trial.proof(
-            self._meta_test,
-            shuffled_tasks(self._data, windows, self._parent.policy_spec, self._plan, order),
-            self._meta_validation,
-            tried=self._plan.training_params.maml.evaluation_steps,
-        )
+        return shuffled_tasks(self._data, windows, self._parent.policy_spec, self._plan, order)
 
     def across(self, held: SymbolData, base: StageModel) -> CrossSymbol:
         """Compare adaptation on a symbol that took no part in meta-training with that symbol's own stage-2 model.

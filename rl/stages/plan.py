@@ -324,6 +324,18 @@ class Search(StrictModel):
 
     learning_rate: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = (0.0002, 0.001)
     entropy_coef: Annotated[tuple[NotNegative, ...], Field(min_length=1)] | None = None
+    meta_learning_rate: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+    inner_step_size: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+
+
+SearchedBlock = Literal["ppo", "maml"]
+"""Blocks of `training_params` that the search changes: the first trains stages 1 and 2, the other stage 3."""
+
+SEARCHED: dict[SearchedBlock, tuple[str, ...]] = {
+    "ppo": ("learning_rate", "entropy_coef"),
+    "maml": ("meta_learning_rate", "inner_step_size"),
+}
+"""Which keys of `search` are values of which block."""
 
 
 class FallbackStrategies(StrictModel):
@@ -331,6 +343,7 @@ class FallbackStrategies(StrictModel):
 
     extend_training: bool = True
     max_extension_episodes: CountOrNone = 200
+    max_extension_iterations: CountOrNone = 40
     hyperparameter_tuning: bool = True
     search: Search = Search()
 
@@ -342,15 +355,12 @@ class FallbackStrategies(StrictModel):
                 "is 0 while extend_training is true; write extend_training: false to train no longer",
                 (("extend_training",),),
             )
-        if (
-            self.hyperparameter_tuning
-            and self.search.learning_rate is None
-            and self.search.entropy_coef is None
-        ):
+        searched = [name for names in SEARCHED.values() for name in names]
+        if self.hyperparameter_tuning and all(getattr(self.search, name) is None for name in searched):
             yield Finding(
                 ("hyperparameter_tuning",),
                 "is true while search lists no value to try",
-                (("search", "learning_rate"), ("search", "entropy_coef")),
+                tuple(("search", name) for name in searched),
             )
 
 
@@ -601,10 +611,10 @@ class Plan(StrictModel):
         rest = self.as_dict() | {"symbols": {}}
         return _plan_of(_laid_over(rest, self.symbols.get(symbol, {})))
 
-    def search_candidates(self) -> tuple[dict[str, float], ...]:
-        """Return the PPO settings the search tries, in order, without the plan's own combination."""
-        search, own = self.progression_rules.fallback_strategies.search, self.training_params.ppo
-        listed = {name: getattr(search, name) for name in type(search).model_fields if getattr(search, name)}
+    def search_candidates(self, block: SearchedBlock) -> tuple[dict[str, float], ...]:
+        """Return the settings of a block the search tries, in order, without the plan's own combination."""
+        search, own = self.progression_rules.fallback_strategies.search, getattr(self.training_params, block)
+        listed = {name: values for name in SEARCHED[block] if (values := getattr(search, name))}
         found = [dict(zip(listed, chosen, strict=True)) for chosen in itertools.product(*listed.values())]
         return tuple(
             candidate
@@ -620,6 +630,10 @@ class Plan(StrictModel):
     def with_ppo(self, **changes: Any) -> Plan:
         """Return the plan with other PPO settings (a candidate of the search)."""
         return _plan_of(_laid_over(self.as_dict(), {"training_params": {"ppo": changes}}))
+
+    def with_maml(self, **changes: Any) -> Plan:
+        """Return the plan with other meta-learning settings (a candidate of the search)."""
+        return _plan_of(_laid_over(self.as_dict(), {"training_params": {"maml": changes}}))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the whole plan as plain values, defaults included."""

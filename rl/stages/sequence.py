@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from rl.backtest.engine import Replay
 from rl.backtest.result import figures_of
 from rl.checkpoints.checkpoint import Checkpoint, load_checkpoint, stage_file
 from rl.common.errors import CheckpointError, ConfigError, DataError, UsageError
-from rl.stages.adaptation_proof import CrossSymbol
+from rl.stages.adaptation_proof import Baselines, CrossSymbol
 from rl.stages.evaluation import returns_by_session
 from rl.stages.evidence import EvidenceLedger
 from rl.stages.gates import ChampionDecision, Verdict, champion_keeps
@@ -71,6 +73,9 @@ def check_learners(plan: Plan, stages: Sequence[str]) -> None:
     problems = [f"training_params.ppo.{line}" for line in ppo_config(plan).problems()]
     if "maml" in stages:
         problems += [f"training_params.maml.{line}" for line in maml_config(plan).problems()]
+        for changes in _candidates(plan, "maml"):
+            searched = maml_config(plan.with_maml(**changes)).problems()
+            problems += [f"progression_rules.fallback_strategies.search: {line}" for line in searched]
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -245,21 +250,17 @@ def _train_stage(
 ) -> tuple[StageOutcome, _Contender]:
     wall, cpu = time.perf_counter(), time.process_time()
     lineage = (*parent.lineage, parent.model.fingerprint()) if parent else ()
-    adaptation = None
-    if stage == "maml":
-        if parent is None:
-            raise UsageError("stage 3 needs the model of a stage before it; add ppo or moe to --stages")
-        model, verdict, adaptation = _meta_train(run, parent.model)
-        attempts = [verdict]
-    else:
-        model, attempts = _train_with_fallbacks(run, stage, parent.model if parent else None)
+    if stage == "maml" and parent is None:
+        raise UsageError("stage 3 needs the model of a stage before it; add ppo or moe to --stages")
+    kept, attempts = _train_with_fallbacks(run, stage, parent.model if parent else None)
+    model = kept.model
     replay = validation_replay(run, model)
     contender = _Contender(
         model=model,
-        verdict=attempts[-1],
+        verdict=kept.verdict,
         returns=returns_by_session(run.data, replay, "validation"),
         lineage=lineage,
-        adaptation=adaptation,
+        adaptation=kept.adaptation,
     )
     decision = _compared(run, contender, champion)
     checkpoint = _checkpoint(run, contender)
@@ -332,38 +333,73 @@ def _validation_figures(
     return figures
 
 
-# --- stages 1 and 2 ---------------------------------------------------------------------------------------------------
+# --- attempts at a stage ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    """A trained model and what its gate said."""
+
+    model: StageModel
+    verdict: Verdict
+    worth: float
+    """Return on validation; chooses among attempts with equal verdicts."""
+    adaptation: dict[str, Any] | None = None
+    """How a stage-3 model is adapted before use."""
+
+
+_Training = Callable[[int, str], _Attempt]
+"""Trains for so many more episodes or iterations, tells why, and judges."""
 
 
 def _train_with_fallbacks(
     run: SymbolRun, stage: str, parent: StageModel | None
-) -> tuple[StageModel, list[Verdict]]:
-    """Train a stage; where its gate is not passed, extend, then search. Returns the model and every verdict."""
-    sequence = run.plan.training_sequence
-    episodes = {"ppo": sequence.stage_1_ppo, "moe": sequence.stage_2_moe}[stage].episodes
+) -> tuple[_Attempt, list[Verdict]]:
+    """Train a stage; where its gate is not passed, extend, then search. Returns the best attempt and every verdict."""
+    tried: list[_Attempt] = []
+    for attempt in _attempts(run, stage, parent):
+        tried.append(attempt)
+        if not _wants_fallback(run.plan, attempt.verdict):
+            break
+    best = tried[_best_attempt(tried)]
+    verdicts = [attempt.verdict for attempt in tried if attempt is not best]
+    return best, [*verdicts, best.verdict]
+
+
+def _attempts(run: SymbolRun, stage: str, parent: StageModel | None) -> Iterator[_Attempt]:
+    """Yield the stage trained as planned, then longer, then anew with each listed combination of settings.
+
+    Each is trained when it is asked for, so that a gate that was passed saves the rest.
+    """
     fallback = run.plan.progression_rules.fallback_strategies
-    training = _training_of(run, stage, run.plan, parent)
-    tried: list[tuple[StageModel, Verdict]] = [
-        _attempt(run, stage, training, episodes, f"{episodes} episodes")
-    ]
-    if fallback.extend_training and _wants_fallback(run.plan, tried[-1][1]):
+    if stage == "maml":
+        assert parent is not None, "stage 3 always grows out of another"
+        learner: _MetaLearner | _PolicyLearner = _MetaLearner(run, parent)
+        planned, unit = run.plan.training_sequence.stage_3_maml.meta_iterations, "iterations"
+        # The gate of stage 3 costs as much as many iterations, so it judges the whole extension at once.
+        parts = [fallback.max_extension_iterations]
+    else:
+        learner = _PolicyLearner(run, stage, parent)
+        sequence = run.plan.training_sequence
+        planned, unit = {"ppo": sequence.stage_1_ppo, "moe": sequence.stage_2_moe}[stage].episodes, "episodes"
         first = -(-fallback.max_extension_episodes // EXTENSION_ROUNDS)
-        for part in (first, fallback.max_extension_episodes - first):
-            if not part:
-                break
-            tried.append(_attempt(run, stage, training, part, f"extended by {part} episodes"))
-            if not _wants_fallback(run.plan, tried[-1][1]):
-                break
-    if fallback.hyperparameter_tuning and _wants_fallback(run.plan, tried[-1][1]):
-        for changes in run.plan.search_candidates():
-            named = ", ".join(f"{name} {value:g}" for name, value in changes.items())
-            candidate = _training_of(run, stage, run.plan.with_ppo(**changes), parent)
-            tried.append(_attempt(run, stage, candidate, episodes, f"search: {named}"))
-            if not _wants_fallback(run.plan, tried[-1][1]):
-                break
-    best = _best_attempt(tried)
-    verdicts = [verdict for _, verdict in tried if verdict is not tried[best][1]]
-    return tried[best][0], [*verdicts, tried[best][1]]
+        parts = [first, fallback.max_extension_episodes - first]
+    train = learner.begin(run.plan)
+    yield train(planned, f"{planned} {unit}")
+    for part in parts if fallback.extend_training else []:
+        if part:
+            yield train(part, f"extended by {part} {unit}")
+    for changes in _candidates(run.plan, stage):
+        named = ", ".join(f"{name} {value:g}" for name, value in changes.items())
+        plan = run.plan.with_maml(**changes) if stage == "maml" else run.plan.with_ppo(**changes)
+        yield learner.begin(plan)(planned, f"search: {named}")
+
+
+def _candidates(plan: Plan, stage: str) -> tuple[dict[str, float], ...]:
+    """Return the settings that are tried where a stage was neither passed as planned nor extended."""
+    if not plan.progression_rules.fallback_strategies.hyperparameter_tuning:
+        return ()
+    return plan.search_candidates("maml" if stage == "maml" else "ppo")
 
 
 def _wants_fallback(plan: Plan, verdict: Verdict) -> bool:
@@ -372,35 +408,43 @@ def _wants_fallback(plan: Plan, verdict: Verdict) -> bool:
     return verdict.outcome == "FAIL" or plan.progression_rules.on_inconclusive == "stop"
 
 
-def _best_attempt(tried: list[tuple[StageModel, Verdict]]) -> int:
+def _best_attempt(tried: list[_Attempt]) -> int:
     """Return the attempt to keep: the best verdict, and among equal ones the highest validation return."""
     rank = {"PASS": 2, "INCONCLUSIVE": 1, "FAIL": 0}
 
     def worth(place: int) -> tuple[int, float]:
-        model, verdict = tried[place]
-        return rank[verdict.outcome], model.metrics["best_score"]
+        return rank[tried[place].verdict.outcome], tried[place].worth
 
     return max(range(len(tried)), key=worth)
 
 
-def _training_of(run: SymbolRun, stage: str, plan: Plan, parent: StageModel | None) -> PolicyTraining:
-    if stage == "ppo":
-        return ppo_training(run.data, plan, seed=plan.seed)
-    return moe_training(run.data, plan, parent, seed=plan.seed)
+@dataclass
+class _PolicyLearner:
+    """Attempts at stage 1 or 2."""
 
+    run: SymbolRun
+    stage: str
+    parent: StageModel | None
 
-def _attempt(
-    run: SymbolRun, stage: str, training: PolicyTraining, episodes: int, why: str
-) -> tuple[StageModel, Verdict]:
-    symbol = run.data.symbol
-    run.listener.stage_started(symbol, stage, episodes, "episodes", why)
-    model = training.train(
-        episodes,
-        lambda figures: run.listener.progressed(symbol, stage, figures),
-        lambda best: _save_unjudged(run, best),
-    )
-    forget_unjudged(run.models_dir, symbol, stage)
-    return model, judge_progress(run, stage, model)
+    def begin(self, plan: Plan) -> _Training:
+        """Return a training that has not begun."""
+        if self.stage == "ppo":
+            training = ppo_training(self.run.data, plan, seed=plan.seed)
+        else:
+            training = moe_training(self.run.data, plan, self.parent, seed=plan.seed)
+        return partial(self._attempt, training)
+
+    def _attempt(self, training: PolicyTraining, episodes: int, why: str) -> _Attempt:
+        run, symbol, stage = self.run, self.run.data.symbol, self.stage
+        run.listener.stage_started(symbol, stage, episodes, "episodes", why)
+        model = training.train(
+            episodes,
+            lambda figures: run.listener.progressed(symbol, stage, figures),
+            lambda best: _save_unjudged(run, best),
+        )
+        forget_unjudged(run.models_dir, symbol, stage)
+        verdict = judge_progress(run, stage, model)
+        return _Attempt(model=model, verdict=verdict, worth=model.metrics["best_score"])
 
 
 def _save_unjudged(run: SymbolRun, best: StageModel) -> None:
@@ -409,23 +453,36 @@ def _save_unjudged(run: SymbolRun, best: StageModel) -> None:
         write_unjudged(run.models_dir, unjudged)
 
 
-# --- stage 3 ----------------------------------------------------------------------------------------------------------
+@dataclass
+class _MetaLearner:
+    """Attempts at stage 3."""
 
+    run: SymbolRun
+    parent: StageModel
+    baselines: Baselines | None = None
+    """Measured for the first attempt; meta-training changes nothing in them."""
 
-def _meta_train(run: SymbolRun, parent: StageModel) -> tuple[StageModel, Verdict, dict[str, Any]]:
-    """Return the model, its verdict and how it is adapted before use."""
-    iterations = run.plan.training_sequence.stage_3_maml.meta_iterations
-    symbol = run.data.symbol
-    training = MetaTraining(run.data, run.plan, parent, run.others, seed=run.plan.seed)
-    run.listener.stage_started(
-        symbol, "maml", iterations, "iterations", f"{iterations} iterations on {', '.join(training.symbols)}"
-    )
-    model = training.train(iterations, lambda figures: run.listener.progressed(symbol, "maml", figures))
-    counted = look(run, "validation", "adaptation", model)
-    proof = training.proof()
-    verdict = judge_adaptation(run, counted, model, proof, _across_symbols(run, training))
-    metrics = {**model.metrics, "adaptation": verdict.metrics}
-    return replace(model, metrics=metrics), verdict, training.recipe().to_dict()
+    def begin(self, plan: Plan) -> _Training:
+        """Return a training that has not begun."""
+        training = MetaTraining(self.run.data, plan, self.parent, self.run.others, seed=plan.seed)
+        return partial(self._attempt, training)
+
+    def _attempt(self, training: MetaTraining, iterations: int, why: str) -> _Attempt:
+        run, symbol = self.run, self.run.data.symbol
+        on = f"{why} on {', '.join(training.symbols)}"
+        run.listener.stage_started(symbol, "maml", iterations, "iterations", on)
+        model = training.train(iterations, lambda figures: run.listener.progressed(symbol, "maml", figures))
+        counted = look(run, "validation", "adaptation", model)
+        self.baselines = self.baselines or training.baselines()
+        proof = training.proof(self.baselines)
+        verdict = judge_adaptation(run, counted, model, proof, _across_symbols(run, training))
+        adapted = proof.after(proof.steps)
+        return _Attempt(
+            model=replace(model, metrics={**model.metrics, "adaptation": verdict.metrics}),
+            verdict=verdict,
+            worth=float(adapted.mean()) if len(adapted) else -math.inf,
+            adaptation=training.recipe().to_dict(),
+        )
 
 
 def _across_symbols(run: SymbolRun, training: MetaTraining) -> CrossSymbol:

@@ -89,7 +89,7 @@ class TrainingListener:
 
     def progressed(self, symbol: str, stage: str, figures: dict[str, Any]) -> None:
         """One update was done."""
-        done = int(figures.get("episodes_this_call", figures.get("iteration", 0)))
+        done = int(figures.get("episodes_this_call", figures.get("iterations_this_call", 0)))
         self._console_log_only(symbol, stage, figures)
         if self._bar is not None:
             self._bar.update(done - self._bar.n)

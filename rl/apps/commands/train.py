@@ -351,7 +351,9 @@ def _report(
             "symbol_done",
             symbol=outcome.symbol,
             champion=outcome.champion,
-            promotion=outcome.promotion.outcome if outcome.promotion else None,
+            # What it was judged on its own is no decision; that is in the ledger and in the report.
+            promotion=outcome.promotion.outcome if outcome.promotion and outcome.settled else None,
+            settled=outcome.settled,
             promoted=outcome.promoted,
             final_model=str(outcome.final_file) if outcome.final_file else None,
             stopped=outcome.stopped,

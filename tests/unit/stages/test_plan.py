@@ -487,13 +487,28 @@ def test_the_search_tries_every_combination_but_the_plans_own(plan_file):
         "progression_rules:\n"
         "  fallback_strategies: {search: {learning_rate: [1e-3, 1e-2], entropy_coef: [0, 0.02]}}\n"
     )
-    assert load_plan(plan_file(text)).search_candidates() == (
+    assert load_plan(plan_file(text)).search_candidates("ppo") == (
         {"learning_rate": 0.001, "entropy_coef": 0.0},
         {"learning_rate": 0.01, "entropy_coef": 0.0},
         {"learning_rate": 0.01, "entropy_coef": 0.02},
     )
-    assert Plan().search_candidates() == ({"learning_rate": 0.0002}, {"learning_rate": 0.001})
+    assert Plan().search_candidates("ppo") == ({"learning_rate": 0.0002}, {"learning_rate": 0.001})
     assert Plan().with_ppo(learning_rate=0.001).training_params.ppo.learning_rate == 0.001
+
+
+def test_the_search_of_stage_3_has_settings_of_its_own(plan_file):
+    text = (
+        "progression_rules:\n  fallback_strategies:\n"
+        "    search: {learning_rate: [1e-3], inner_step_size: [0.1, 0.3], meta_learning_rate: [1e-4]}\n"
+    )
+    plan = load_plan(plan_file(text))
+    assert plan.search_candidates("ppo") == ({"learning_rate": 0.001},)
+    assert plan.search_candidates("maml") == (
+        {"meta_learning_rate": 0.0001, "inner_step_size": 0.1},
+        {"meta_learning_rate": 0.0001, "inner_step_size": 0.3},
+    )
+    assert Plan().search_candidates("maml") == ()
+    assert Plan().with_maml(inner_step_size=0.3).training_params.maml.inner_step_size == 0.3
 
 
 # --- per symbol -----------------------------------------------------------------------------------

@@ -14,16 +14,17 @@ import torch
 
 from rl.checkpoints.checkpoint import load_checkpoint
 from rl.checkpoints.registry import best_available
-from rl.common.errors import CheckpointError, UsageError
+from rl.common.errors import CheckpointError, ConfigError, UsageError
 from rl.policies.actor_critic import build_policy
 from rl.stages.evaluation import packed, replay_on, returns_by_session
 from rl.stages.evidence import EvidenceLedger
 from rl.stages.gates import Verdict
+from rl.stages.maml_stage import MetaTraining
 from rl.stages.model_files import RETIRED, checkpoint_of, write_model
 from rl.stages.outcomes import SymbolOutcome
 from rl.stages.plan import STAGES, Plan
 from rl.stages.promotion import settle_promotions
-from rl.stages.sequence import run_sequence
+from rl.stages.sequence import check_learners, run_sequence
 from rl.stages.stage_model import StageModel
 from rl.stages.symbol_data import SymbolData
 from tests.unit.stages.small_symbol import edge_model, mlp_spec, small_plan, small_symbol, symbol_of
@@ -672,6 +673,119 @@ def test_without_auto_progression_one_stage_is_trained_and_the_next_is_named(run
     assert [stage.stage for stage in done.outcome.stages] == ["ppo"]
     assert any("go on with --stages moe" in text for text in done.heard.texts)
     assert not done.outcome.gate_stopped
+
+
+# --- fallbacks of stage 3 -------------------------------------------------------------------------------------------
+
+STAGE_3_FAILS = ("training_sequence.stage_3_maml.success_criteria.max_drawdown=0.000001",)
+STAGE_3_EXTENDS = (
+    "progression_rules.fallback_strategies.extend_training=true",
+    "progression_rules.fallback_strategies.max_extension_iterations=2",
+)
+STAGE_3_SEARCHES = (
+    "progression_rules.fallback_strategies.hyperparameter_tuning=true",
+    "progression_rules.fallback_strategies.search.inner_step_size=[0.1, 1.0]",
+    "progression_rules.fallback_strategies.search.meta_learning_rate=[0.0005, 0.05]",
+    "training_params.maml.query_sessions=4",
+)
+
+
+def stage_3_of(run, *overrides: str, **options: Any) -> tuple[Run, list[tuple[str, int]]]:
+    """Run all stages, 1 and 2 prepared; return the run and what stage 3 was begun with."""
+    plan = small_plan(*PASSES, *overrides)
+    done = run(plan, ppo=model(plan, 1.0), moe=model(plan, 1.0, "moe"), stages=STAGES, **options)
+    return done, [(why, total) for stage, why, total in done.heard.started if stage == "maml"]
+
+
+def grown(verdict: Verdict) -> float:
+    """Return the mean query growth after the plan's two steps."""
+    return next(each["mean"] for each in verdict.metrics["adaptation_curve"] if each["steps"] == 2)
+
+
+def test_a_missed_gate_of_stage_3_is_extended_then_searched_and_every_attempt_is_a_look(run):
+    done, begun = stage_3_of(run, *STAGE_3_FAILS, *STAGE_3_EXTENDS, *STAGE_3_SEARCHES)
+    # The plan's own combination, 0.1 and 0.0005, is not tried again.
+    assert begun == [
+        ("1 iterations on EDGE_15", 1),
+        ("extended by 2 iterations on EDGE_15", 2),
+        ("search: meta_learning_rate 0.0005, inner_step_size 1 on EDGE_15", 1),
+        ("search: meta_learning_rate 0.05, inner_step_size 0.1 on EDGE_15", 1),
+        ("search: meta_learning_rate 0.05, inner_step_size 1 on EDGE_15", 1),
+    ]
+    stage = done.outcome.stages[-1]
+    looks = [entry for entry in done.ledger.entries() if entry["kind"] == "look"]
+    assert [look["attempt"] for look in looks if look["purpose"] == "adaptation"] == [1, 2, 3, 4, 5]
+    assert sorted(verdict.attempt for verdict in stage.attempts) == [1, 2, 3, 4, 5]
+    for verdict in stage.attempts:
+        assert verdict.outcome == "FAIL"
+        assert verdict.alpha_used == pytest.approx(0.05 / (verdict.attempt * (verdict.attempt + 1)))
+    # Among equal verdicts the highest growth on validation is kept, and its verdict is in the file.
+    assert len({grown(verdict) for verdict in stage.attempts}) > 2
+    assert grown(stage.verdict) == max(grown(verdict) for verdict in stage.attempts)
+    assert stage.attempts[-1] is stage.verdict
+    assert load_checkpoint(stage.file).verdict == stage.verdict.to_dict()
+
+
+def test_an_extension_of_stage_3_goes_on_where_meta_training_stood(run, data):
+    done, _ = stage_3_of(run, *STAGE_3_FAILS, *STAGE_3_EXTENDS)
+    plan = small_plan(*PASSES)
+    whole = MetaTraining(data, plan, model(plan, 1.0, "moe"), [], seed=plan.seed).train(3, lambda _: None)
+    looks = {
+        entry["attempt"]: entry["subject"]
+        for entry in done.ledger.entries()
+        if entry["kind"] == "look" and entry["purpose"] == "adaptation"
+    }
+    assert whole.episodes == 3
+    assert looks[2].startswith(whole.fingerprint())
+    assert not looks[1].startswith(whole.fingerprint())
+
+
+def test_a_stage_3_that_passes_or_cannot_tell_is_not_tried_again(run):
+    done, begun = stage_3_of(run, *STAGE_3_EXTENDS, *STAGE_3_SEARCHES)
+    assert done.outcome.stages[-1].verdict.outcome == "INCONCLUSIVE"
+    assert len(begun) == 1
+    _, stopped = stage_3_of(run, "progression_rules.on_inconclusive=stop", *STAGE_3_EXTENDS, folder="stopped")
+    assert [why.split(" on ")[0] for why, _ in stopped] == ["1 iterations", "extended by 2 iterations"]
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        ("progression_rules.fallback_strategies.extend_training=false",),
+        (
+            "progression_rules.fallback_strategies.extend_training=true",
+            "progression_rules.fallback_strategies.max_extension_iterations=0",
+        ),
+    ],
+)
+def test_stage_3_is_not_extended_where_the_plan_does_not_say_so(run, off):
+    _, begun = stage_3_of(run, *STAGE_3_FAILS, *off)
+    assert len(begun) == 1
+
+
+def test_what_stage_3_is_compared_with_is_measured_once_for_all_attempts(run, monkeypatch):
+    measured = []
+    real = MetaTraining.baselines
+
+    def counted(training: MetaTraining):
+        measured.append(real(training))
+        return measured[-1]
+
+    monkeypatch.setattr(MetaTraining, "baselines", counted)
+    done, begun = stage_3_of(run, *STAGE_3_FAILS, *STAGE_3_SEARCHES)
+    assert (len(begun), len(measured)) == (4, 1)
+    for verdict in done.outcome.stages[-1].attempts:
+        by_name = {each["name"]: each for each in verdict.metrics["comparisons"]}
+        assert by_name["over_fine_tune"]["baseline"] == measured[0].fine_tuned.mean()
+        assert by_name["over_random_start"]["baseline"] == measured[0].random_start.mean()
+
+
+def test_settings_of_a_search_that_meta_learning_would_refuse_are_refused_before_anything_is_trained():
+    searched = "progression_rules.fallback_strategies.search.inner_step_size=[0.0001]"
+    plan = small_plan("progression_rules.fallback_strategies.hyperparameter_tuning=true", searched)
+    with pytest.raises(ConfigError, match=r"search: inner_step_size \(0\.0001\) has to be at least"):
+        check_learners(plan, STAGES)
+    check_learners(plan, ("ppo", "moe"))
 
 
 # --- a symbol held out of meta-training -----------------------------------------------------------------------------

@@ -169,7 +169,10 @@ def test_a_ledger_that_cannot_be_settled_in_costs_the_promotions_and_not_the_rep
     assert content["promotions"]["EDGE_15"]["outcome"] == "INCONCLUSIVE"
     assert "promotions:" in capsys.readouterr().err
     done = [json.loads(line) for line in job.log.read_text().splitlines()][-1]
-    assert (done["event"], done["promoted"]) == ("symbol_done", False)
+    assert (done["event"], done["promoted"], done["settled"]) == ("symbol_done", False, False)
+    # What the symbol was judged on its own, a PASS, is no decision.
+    assert judged.promotion.outcome == "PASS"
+    assert done["promotion"] is None
 
 
 def test_a_model_whose_looks_another_ledger_counted_is_named_on_the_console(data, tmp_path, capsys):
@@ -196,6 +199,12 @@ def test_a_model_whose_looks_another_ledger_counted_is_named_on_the_console(data
 # --- what is said of each symbol in the end -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("t", [5.0, 0.5, -5.0])
+def test_a_promotion_that_was_not_settled_is_no_promotion_whatever_it_was_alone(t, tmp_path):
+    done = said_of(an_outcome(promotion=promotion_of("A", t)), tmp_path)
+    assert (done["promotion"], done["settled"], done["promoted"]) == (None, False, False)
+
+
 @pytest.mark.parametrize(
     ("t", "file", "said"),
     [
@@ -207,15 +216,22 @@ def test_a_model_whose_looks_another_ledger_counted_is_named_on_the_console(data
     ],
 )
 def test_a_symbol_is_said_to_be_promoted_where_its_final_model_was_written(t, file, said, tmp_path):
+    settled = promotion_of("A", t, context={"family": {"symbols": ["A"]}})
+    done = said_of(an_outcome(promotion=settled, final_file=file), tmp_path)
+    assert (done["promotion"], done["promoted"], done["final_model"]) == said
+    assert done["settled"] is True
+
+
+def said_of(outcome: SymbolOutcome, tmp_path: Path) -> dict[str, Any]:
+    """Return the run log's last event on a symbol."""
     options = argparse.Namespace(
         raw_data_dir=tmp_path, processed_data_dir=tmp_path, models_dir=tmp_path, reports_dir=tmp_path,
         instruments=[],
     )  # fmt: skip
-    outcome = an_outcome(promotion=promotion_of("A", t), final_file=file)
     plan = small_plan("monitoring.generate_reports=false")
     with RunLog(tmp_path / "run.jsonl") as log:
         console = Console(log, as_json=False, quiet=True)
         _report([outcome], plan, Calibration(passes=()), [], tmp_path, options, console)
     *_, done = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
     assert done["event"] == "symbol_done"
-    assert (done["promotion"], done["promoted"], done["final_model"]) == said
+    return done
