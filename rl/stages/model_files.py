@@ -183,13 +183,52 @@ def retire_older_files(models_dir: Path, symbol: str, run_name: str, *, first_st
         if stage == "final" and passed:
             said.append(f"the model promoted by run {made_by} stays in use: {path}")
             continue
-        folder = models_dir / RETIRED / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in (path, sidecar_of(path)):
-            if os.path.lexists(file):
-                file.replace(folder / file.name)
-        said.append(f"model of an earlier run moved to {folder / path.name}")
+        said.append(f"model of an earlier run moved to {_moved_aside(models_dir, path)}")
     return said
+
+
+def _moved_aside(models_dir: Path, path: Path) -> Path:
+    folder = models_dir / RETIRED / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (path, sidecar_of(path)):
+        if os.path.lexists(file):
+            file.replace(folder / file.name)
+    return folder / path.name
+
+
+def withdraw_overruled(models_dir: Path, verdict: Verdict) -> str | None:
+    """Move a final model aside whose own look, judged now among more symbols, is no longer a PASS.
+
+    Another model that shows nothing is no reason to stop using one that did. But the same weights on the same window
+    are the same evidence, and whether it is enough may not depend on which symbols were trained first.
+
+    Args:
+        models_dir: Where final models are.
+        verdict: Of promotion, as settled in this run.
+
+    Returns:
+        What was moved, in a sentence; None where nothing was.
+    """
+    path = models_dir / stage_file(verdict.symbol, "final")
+    if verdict.passed or not os.path.lexists(path):
+        return None
+    try:
+        final = load_checkpoint(path)
+    except CheckpointError:
+        return None  # nobody can use it, and `retire_older_files` moves it
+    was = final.verdict
+    same_look = (
+        was.get("attempt") == verdict.attempt
+        and was.get("window", {}).get("hash") == verdict.window["hash"]
+        and was.get("context", {}).get("weights") == verdict.context["weights"]
+    )
+    if not (final.passed and same_look):
+        return None
+    made_by = final.trading.get("run")
+    return (
+        f"the model promoted by run {made_by} is not promoted among the symbols judged since; moved to "
+        f"{_moved_aside(models_dir, path)}"
+    )
 
 
 def promoted_earlier(models_dir: Path, symbol: str) -> bool:

@@ -25,6 +25,7 @@ from rl.stages.model_files import (
     promoted_earlier,
     remove_model,
     retire_older_files,
+    withdraw_overruled,
     write_model,
 )
 from rl.stages.null_bank import beside_nulls
@@ -130,6 +131,8 @@ def settle_promotions(
             final = _final_model(outcome, decisions.get(each.symbol, "none"), plan, models_dir, run_name)
             outcome = replace(outcome, final_file=final)
             _told(listener, outcome)
+            if outcome.promotion is not None and (text := withdraw_overruled(models_dir, outcome.promotion)):
+                listener.said(each.symbol, text)
             for text in retire_older_files(models_dir, each.symbol, run_name, first_stage=first_stage):
                 listener.said(each.symbol, text)
             if final is not None and not plan.model_management.save_stage_models:

@@ -544,6 +544,32 @@ def test_everything_is_told_after_all_symbols_are_judged(desk):
 # --- the same looks in several runs -----------------------------------------------------------------------------------
 
 
+def test_a_model_promoted_alone_is_withdrawn_where_the_same_look_does_not_survive_the_whole_run(desk):
+    """Else training one symbol first, and the others after it, would promote what training all at once does not."""
+    place = desk()
+    (alone,) = place.settle(
+        place.judged({"BBB_15": SPLIT["BBB_15"]}, run="run-1", subject="same"), run="run-1"
+    )
+    assert alone.promoted
+    whole = place.settle(place.judged(SPLIT, run="run-2", subject="same"), run="run-2")
+    assert [outcome.promotion.outcome for outcome in whole] == ["PASS", "INCONCLUSIVE", "INCONCLUSIVE"]
+    assert place.finals == ["AAA_15_final_model.pth"]
+    (moved,) = (place.models / RETIRED).rglob("BBB_15_final_model.pth")
+    assert load_checkpoint(moved).trading["run"] == "run-1"
+    said = [text for symbol, text in place.heard.texts if symbol == "BBB_15"]
+    assert any(
+        f"moved to {moved}" in text and "not promoted among the symbols judged since" in text for text in said
+    )
+
+
+def test_a_promoted_model_whose_look_survives_again_stays_promoted(desk):
+    place = desk()
+    place.settle(place.judged({"AAA_15": SPLIT["AAA_15"]}, run="run-1", subject="same"), run="run-1")
+    place.settle(place.judged(SPLIT, run="run-2", subject="same"), run="run-2")
+    assert place.finals == ["AAA_15_final_model.pth"]
+    assert not (place.models / RETIRED).exists()
+
+
 @pytest.mark.parametrize("first_was_settled", [True, False])
 def test_judging_one_symbol_again_alone_does_not_undo_the_correction(desk, first_was_settled):
     """Neither after a run that was settled nor after one that was interrupted when all were judged."""
