@@ -236,6 +236,70 @@ def test_the_plans_settings_reach_the_meta_learner():
     assert (config.gamma, config.inner_entropy_coef) == (0.9, 0.02)
 
 
+def meta_trained(
+    data: SymbolData, iterations: int, *overrides: str
+) -> tuple[list[dict], np.ndarray, list[int]]:
+    """Meta-train; return every update's figures, the meta-parameters in the end, and how many tasks each draw was of."""
+    training = MetaTraining(data, small_plan(*overrides), PARENT, [], seed=3)
+    pool, drawn, figures = training._learner.sampler, [], []
+    sample = pool.sample
+
+    def counted(n: int, rng: np.random.Generator):
+        drawn.append(n)
+        return sample(n, rng)
+
+    pool.sample = counted
+    training.train(iterations, figures.append)
+    return figures, training.policy.flat_parameters().numpy(), drawn
+
+
+def test_the_meta_learning_rate_decides_how_far_an_outer_update_goes(data):
+    """Adam's first update moves a parameter by its learning rate, whatever the gradient."""
+    start = PARENT.weights
+    for rate in (0.0005, 0.002):
+        figures, weights, _ = meta_trained(data, 1, f"training_params.maml.meta_learning_rate={rate}")
+        assert np.abs(weights - start).max() == pytest.approx(rate, rel=0.01)
+        # The same tasks were adapted to and judged: only the step after them is another.
+        assert figures[0]["query_reward"] == meta_trained(data, 1)[0][0]["query_reward"]
+
+
+def test_the_meta_batch_size_is_the_number_of_tasks_an_outer_update_is_made_of(data):
+    assert meta_trained(data, 2)[2] == [2, 2]
+    assert meta_trained(data, 2, "training_params.maml.meta_batch_size=3")[2] == [3, 3]
+    assert meta_trained(data, 1, "training_params.maml.meta_accumulation=2")[2] == [2, 2]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_inner_loop_takes_as_many_steps_as_the_plan_says_in_training_use_and_proof(data, steps):
+    plan = small_plan(
+        f"training_params.maml.inner_loop_steps={steps}", "training_params.maml.query_sessions=4"
+    )
+    training = MetaTraining(data, plan, PARENT, [], seed=3)
+    taken = []
+    for task in training._learner.sampler._tasks[0]:
+        support = task.support
+
+        def counted(params, rng, support=support):
+            taken.append(1)
+            return support(params, rng)
+
+        task.support = counted
+    training.train(1, silent)
+    assert len(taken) == 2 * steps  # two tasks
+    assert training.recipe().config.inner_loop_steps == steps
+    assert training.proof().steps == steps
+
+
+def test_the_adaptation_speed_is_looked_for_in_as_many_steps_as_the_plan_says(data):
+    plans = [
+        small_plan(f"training_params.maml.evaluation_steps={tried}", "training_params.maml.query_sessions=4")
+        for tried in (2, 5)
+    ]
+    curves = [MetaTraining(data, plan, PARENT, [], seed=3).proof().curve_steps for plan in plans]
+    # Twice the plan's two inner steps are shown anyway; to find a speed of up to 5, 4 and 5 are measured too.
+    assert curves == [(0, 1, 2, 3), (0, 1, 2, 3, 4, 5)]
+
+
 def test_tasks_are_drawn_by_symbol_first_so_that_a_long_history_does_not_drown_a_short_one(meta):
     pool: TaskPool = meta._learner.sampler
     drawn = pool.sample(2000, np.random.default_rng(0))
