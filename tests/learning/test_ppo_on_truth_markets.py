@@ -47,7 +47,7 @@ def test_ppo_learns_a_direction_for_each_of_four_regimes_among_forty_features_th
 
 def test_ppo_stops_trading_where_nothing_can_be_earned():
     learned = learn("noise_garch", cost_bp=0.5, steps=STEPS, seed=0)
-    assert -0.05 <= learned.earned
+    assert learned.earned >= -0.05
     # Every round trip costs 1 bp, so at the untrained policy's hundred trades a session .5 bp a bar would be lost.
     assert learned.trades_per_session < 10
 

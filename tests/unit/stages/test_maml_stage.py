@@ -239,7 +239,7 @@ def test_the_plans_settings_reach_the_meta_learner():
 def meta_trained(
     data: SymbolData, iterations: int, *overrides: str
 ) -> tuple[list[dict], np.ndarray, list[int]]:
-    """Meta-train; return every update's figures, the meta-parameters in the end, and how many tasks each draw was of."""
+    """Meta-train; return every update's figures, the meta-parameters in the end, and each draw's number of tasks."""
     training = MetaTraining(data, small_plan(*overrides), PARENT, [], seed=3)
     pool, drawn, figures = training._learner.sampler, [], []
     sample = pool.sample
