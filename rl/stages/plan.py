@@ -624,8 +624,7 @@ class Plan(StrictModel):
 
     def searched_settings(self) -> dict[str, float]:
         """Return the PPO settings that a search may change, as they are here; `with_ppo` takes them back."""
-        search, own = self.progression_rules.fallback_strategies.search, self.training_params.ppo
-        return {name: getattr(own, name) for name in type(search).model_fields}
+        return {name: getattr(self.training_params.ppo, name) for name in SEARCHED["ppo"]}
 
     def with_ppo(self, **changes: Any) -> Plan:
         """Return the plan with other PPO settings (a candidate of the search)."""

@@ -110,8 +110,8 @@ def held_out_observations(data: SymbolData, model: StageModel) -> torch.Tensor:
         data.market, [data.window("validation")], [data.rules], num_envs=16, episode_bars=400
     )
     env.reset(seed=0)
-    found = env.rollout(packed(model), np.random.default_rng(0).random((200, 16)))
-    return torch.from_numpy(found.obs[:-1].reshape(-1, found.obs.shape[2]))
+    found = env.act(packed(model), np.random.default_rng(0).random((200, 16)))
+    return torch.from_numpy(found.observations.reshape(-1, found.observations.shape[2]))
 
 
 def divergence(one: ActorCritic, other: ActorCritic, obs: torch.Tensor) -> float:
