@@ -172,66 +172,47 @@ def _is_of_this_plan(run: Run) -> bool:
 
 
 def table(runs: Sequence[Run], markets: Sequence[str], settings: Sequence[str]) -> str:
-    """Return the comparison as a Markdown table: a row for each setting, best score first below the shipped one."""
+    """Return the comparison as a Markdown table, the shipped settings first, then the best difference from them.
+
+    A setting that was not run on every market has no row. Not every one has to have been run with every seed: the
+    difference is taken between runs of equal market and seed.
+    """
     paying = [market for market in markets if not MARKETS[market].is_noise]
     noise = [market for market in markets if MARKETS[market].is_noise]
-    seeds = sorted({run.seed for run in runs})
-    cells = {(run.setting, run.market, run.seed): run for run in runs}
-    scores = {}
-    for setting in settings:
-        found = [
-            [cells[setting, market, seed].share for seed in seeds if (setting, market, seed) in cells]
-            for market in paying
-        ]
-        if all(found):
-            scores[setting] = fmean(fmean(shares) for shares in found) if found else 0.0
-    rows = sorted(scores, key=lambda setting: (setting != SHIPPED, -scores[setting]))
-    heads = [
-        "setting",
-        "mean share",
-        "less shipped (SE)",
-        *paying,
-        *(f"{name}, bp/bar" for name in noise),
-        "CPU s a run",
-    ]
+    wanted = [run for run in runs if run.market in markets]
+    rows = {setting: [run for run in wanted if run.setting == setting] for setting in settings}
+    whole = {name: own for name, own in rows.items() if {run.market for run in own} == set(markets)}
+    differences = {name: _differences(own, rows.get(SHIPPED, [])) for name, own in whole.items()}
+    order = sorted(whole, key=lambda name: (name != SHIPPED, -fmean(differences[name] or [0.0])))
+    losses = [f"{name}, bp/bar" for name in noise]
+    heads = ["setting", "seeds", "mean share", "less shipped (SE)", *paying, *losses, "CPU s a run"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for setting in rows:
-        own = [
-            cells[setting, market, seed]
-            for market in markets
-            for seed in seeds
-            if (setting, market, seed) in cells
-        ]
+    for name in order:
+        own = whole[name]
         shares = [fmean(run.share for run in own if run.market == market) for market in paying]
-        losses = [fmean(run.earned_bp for run in own if run.market == market) for market in noise]
-        lines.append(
-            "| "
-            + " | ".join(
-                [
-                    setting,
-                    f"{scores[setting]:.3f}",
-                    _difference(cells, setting, paying, seeds),
-                    *(f"{share:.2f}" for share in shares),
-                    *(f"{loss:+.3f}" for loss in losses),
-                    f"{fmean(run.cpu_seconds for run in own):.1f}",
-                ]
-            )
-            + " |"
-        )
+        lost = [fmean(run.earned_bp for run in own if run.market == market) for market in noise]
+        cells = [
+            name,
+            str(len({run.seed for run in own})),
+            f"{fmean(shares):.3f}" if shares else "–",
+            "–" if name == SHIPPED else _with_error(differences[name]),
+            *(f"{share:.2f}" for share in shares),
+            *(f"{loss:+.3f}" for loss in lost),
+            f"{fmean(run.cpu_seconds for run in own):.1f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _difference(
-    cells: Mapping[tuple[str, str, int], Run], setting: str, paying: Sequence[str], seeds: Sequence[int]
-) -> str:
-    """Return the mean difference in share from the shipped plan on equal markets and seeds, and its standard error."""
-    differences = [
-        cells[setting, market, seed].share - cells[SHIPPED, market, seed].share
-        for market in paying
-        for seed in seeds
-        if (setting, market, seed) in cells and (SHIPPED, market, seed) in cells
-    ]
-    if setting == SHIPPED or len(differences) < 2:
+def _differences(runs: Sequence[Run], shipped: Sequence[Run]) -> list[float]:
+    """Return how much larger a share is than with the shipped settings, for each market and seed both were run with."""
+    shares = {(run.market, run.seed): run.share for run in shipped if not MARKETS[run.market].is_noise}
+    return [run.share - shares[run.market, run.seed] for run in runs if (run.market, run.seed) in shares]
+
+
+def _with_error(differences: Sequence[float]) -> str:
+    """Return their mean and its standard error."""
+    if len(differences) < 2:
         return "–"
     return f"{fmean(differences):+.3f} ({stdev(differences) / len(differences) ** 0.5:.3f})"
 
