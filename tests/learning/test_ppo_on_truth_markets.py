@@ -22,21 +22,22 @@ def test_ppo_reaches_the_oracle_of_a_market_with_a_planted_feature(seed):
 
 
 @pytest.mark.parametrize(
-    ("kind", "cost_bp", "steps", "params", "least"),
-    [
-        ("ou", 1.0, STEPS, {}, 0.85),
-        ("hamilton", 0.5, STEPS, {}, 0.85),
-        ("momrev", 0.5, 655_000, {}, 0.85),
-        ("ar1", 0.5, STEPS, {"phi": -0.1}, 0.50),
-        ("planted", 0.5, STEPS, {"r2": 0.002, "rho": 0.98}, 0.40),
-    ],
+    ("kind", "cost_bp", "steps"), [("ou", 1.0, STEPS), ("hamilton", 0.5, STEPS), ("momrev", 0.5, 655_000)]
 )
-def test_ppo_comes_close_to_the_oracle_of_slow_hidden_changing_and_weak_signals(
-    kind, cost_bp, steps, params, least
-):
-    """The marks, for means over five seeds, are .90, and .60 where the signal is weak; a single seed may miss them
-    by .05, and by .10 and .20 where chance decides more. `python -m rl doctor --full` measures the means."""
-    assert learn(kind, cost_bp=cost_bp, steps=steps, seed=0, **params).share >= least
+def test_ppo_comes_close_to_the_oracle_of_a_slow_a_hidden_and_a_changing_signal(kind, cost_bp, steps):
+    """The mark for the mean over five seeds is .90 (`python -m rl doctor --full`); a single one may miss it by .05."""
+    assert learn(kind, cost_bp=cost_bp, steps=steps, seed=0).share >= 0.85
+
+
+@pytest.mark.parametrize(
+    ("kind", "params"), [("ar1", {"phi": -0.1}), ("planted", {"r2": 0.002, "rho": 0.98})]
+)
+def test_ppo_earns_from_a_weak_signal_what_its_mark_asks_for_within_chance(kind, params):
+    """The mark for the mean over five seeds is .60. On 250 sessions of so weak a signal the share of the very same two
+    policies differs from path to path; three standard errors of that are allowed. The cost-blind rule loses."""
+    learned = learn(kind, cost_bp=0.5, steps=STEPS, seed=0, **params)
+    assert learned.share >= 0.60 - 3.0 * learned.error / learned.oracle
+    assert learned.earned > learned.earned_error
 
 
 def test_ppo_learns_a_direction_for_each_of_four_regimes_among_forty_features_that_say_nothing():
@@ -48,8 +49,8 @@ def test_ppo_learns_a_direction_for_each_of_four_regimes_among_forty_features_th
 def test_ppo_stops_trading_where_nothing_can_be_earned():
     learned = learn("noise_garch", cost_bp=0.5, steps=STEPS, seed=0)
     assert learned.earned >= -0.05
-    # Every round trip costs 1 bp, so at the untrained policy's hundred trades a session .5 bp a bar would be lost.
-    assert learned.trades_per_session < 10
+    # After 2,000 steps it is 14 trades a session that cost .09 bp a bar, after 30,000 still 5 and .06.
+    assert learned.trades_per_session < 4
 
 
 def test_ppo_learns_nothing_from_features_in_random_order():
