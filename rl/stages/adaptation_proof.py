@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -272,8 +273,13 @@ class AdaptationTrial:
             other_support=_on_other_support(tasks, weights, others),
         )
 
+    @cached_property
+    def _parent_policy(self) -> ActorCritic:
+        """The parent as a module; no adaptation changes it, and making one takes as long as an inner step."""
+        return self.parent.policy()
+
     def _fine_tuned(self, task: TradingTask, size: float, stream: str, row: int) -> float:
-        return self._plain(self.parent.policy(), task, size, stream, row)
+        return self._plain(self._parent_policy, task, size, stream, row)
 
     def _from_random(self, task: TradingTask, size: float, stream: str, row: int) -> float:
         start = int(generator(self.seed, "random start", stream, row).integers(2**31))
