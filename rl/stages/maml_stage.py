@@ -260,7 +260,8 @@ class MetaTraining:
     def across(self, held: SymbolData, base: StageModel) -> CrossSymbol:
         """Compare adaptation on a symbol that took no part in meta-training with that symbol's own stage-2 model.
 
-        Both trade the same query stretches of the held-out symbol's validation window.
+        Both trade the same query stretches of the held-out symbol's validation window, those after the last day that
+        meta-training saw of any symbol: markets move together.
         """
         market = TaskMarket(
             symbol=held.symbol,
@@ -269,11 +270,19 @@ class MetaTraining:
             first=held.window("train")[0],
             stop=held.window("train")[1],
         )
-        own = replace(market, market=held.market)
-        window = held.window("validation")
-        adapted, specialised = [], []
+        as_itself = replace(market, market=held.market)
+        first, stop = held.window("validation")
+        seen_until = self._data.bars.close_time[self._data.window("train")[1] - 1]
+        unseen = int(np.searchsorted(held.bars.close_time, seen_until, side="right"))
+        window = (max(first, unseen), stop)
         tasks = self._tasks(market, window, market.first)
-        for row, (task, own_task) in enumerate(zip(tasks, self._tasks(own, window, own.first), strict=True)):
+        if not tasks:
+            own = f"no query window of {held.symbol}'s validation"
+            note = f"{own} lies after the training window of {self._data.symbol}"
+            return CrossSymbol(ratio=None, symbol=held.symbol, note=note)
+        adapted, specialised = [], []
+        own_tasks = self._tasks(as_itself, window, as_itself.first)
+        for row, (task, own_task) in enumerate(zip(tasks, own_tasks, strict=True)):
             rng = generator(self._seed, "held out", held.symbol, row)
             steps = self.config.inner_loop_steps
             params = adapt(self.policy, self.step_sizes(), task.support, steps, rng, self.config)

@@ -374,6 +374,41 @@ def test_across_symbols_the_same_policy_is_worth_as_much_as_the_symbols_own(data
     assert found.ratio == pytest.approx(1.0, abs=0.1)
 
 
+def test_a_held_out_symbol_is_not_judged_on_days_that_meta_training_saw_of_others(data):
+    """Its history is half as long, so its validation window lies inside the target's training window."""
+    short = symbol_of(edge_bars("SHORT_15", sessions=60, seed=2), PLAN)
+    base = edge_model(PLAN, stage="moe")
+    found = MetaTraining(data, PLAN, PARENT, [], seed=3).across(short, base)
+    assert (found.ratio, found.adapted) == (None, ())
+    assert "no query window of SHORT_15's validation lies after the training window of EDGE_15" in found.note
+    # Of one that is 130 sessions long validation is sessions 78 to 97: all of it lies after session 72.
+    later = symbol_of(edge_bars("LATER_15", sessions=130, seed=2), PLAN)
+    # Of one of 110 it is 66 to 82: what lies after session 72 counts, 250 bars of 32 a query.
+    partly = symbol_of(edge_bars("PARTLY_15", sessions=110, seed=2), PLAN)
+    counts = [
+        len(MetaTraining(data, PLAN, PARENT, [], seed=3).across(each, base).adapted)
+        for each in (later, partly)
+    ]
+    assert counts[0] == (later.window("validation")[1] - later.window("validation")[0]) // 32
+    assert 0 < counts[1] < (partly.window("validation")[1] - partly.window("validation")[0]) // 32
+
+
+def test_bars_after_the_validation_window_of_a_held_out_symbol_change_nothing_those_in_it_do(data, longer):
+    base = edge_model(PLAN, stage="moe")
+    start, stop = longer.window("validation")
+    found = [
+        MetaTraining(data, PLAN, PARENT, [], seed=3).across(symbol_of(bars, PLAN), base)
+        for bars in (
+            longer.bars,
+            with_bars_changed_from(longer.bars, stop),
+            with_bars_changed_from(longer.bars, start, until=stop),
+        )
+    ]
+    assert found[0].adapted == found[1].adapted
+    assert found[0].own_model == found[1].own_model
+    assert found[0].adapted != found[2].adapted
+
+
 def test_across_symbols_the_base_may_be_another_network(data, longer):
     training = MetaTraining(data, PLAN, PARENT, [], seed=3)
     base = edge_model(PLAN, stage="moe")
