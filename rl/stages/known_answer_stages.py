@@ -17,6 +17,7 @@ from rl.checkpoints.adaptation import AdaptationRecipe
 from rl.checkpoints.predictor import META_WEIGHTS, Predictor
 from rl.common.errors import DataError
 from rl.common.seeding import generator
+from rl.policies.actor_critic import build_policy
 from rl.policies.forward import PackedPolicy, pack_weights
 from rl.stages.evaluation import packed, replay_on
 from rl.stages.known_answer import SEEN_SESSIONS, UNSEEN_SESSIONS, KnownMarket, Learned
@@ -25,9 +26,9 @@ from rl.stages.model_files import checkpoint_of
 from rl.stages.moe_stage import equal_parameter_training, moe_training
 from rl.stages.plan import Plan
 from rl.stages.policy_training import PolicyTraining
-from rl.stages.ppo_stage import ppo_training
+from rl.stages.ppo_stage import network_spec, ppo_training
 from rl.stages.specialisation import specialisation
-from rl.stages.stage_model import StageModel
+from rl.stages.stage_model import StageModel, model_of
 from rl.stages.symbol_data import SymbolData, prepared
 from rl.stages.task_family import FamilyResult, adapt_to_family
 
@@ -119,6 +120,13 @@ class KnownAnswer:
         plan = _with_meta_iterations(self._plan, iterations)
         training = MetaTraining(self.data, plan, parent, (), seed=self._seed)
         return Trained(model=training.train(iterations, _nobody), recipe=training.recipe())
+
+    def random_start(self) -> Trained:
+        """Return an untrained network of stage 1 as stage 3 takes it, which adapts by steps of equal size."""
+        policy = build_policy(network_spec(self.data, self._plan), self._seed)
+        start = model_of("ppo", policy, episodes=0, metrics={})
+        training = MetaTraining(self.data, self._plan, start, (), seed=self._seed)
+        return Trained(model=training.model(), recipe=training.recipe())
 
     def _trained(self, training: PolicyTraining, steps: int) -> Trained:
         episodes = max(1, round(steps / self._plan.environment.episode_bars))

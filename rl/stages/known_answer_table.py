@@ -23,7 +23,7 @@ STEPS = 330_000
 LONG_STEPS = 2_620_000
 """Steps in all of each learner of a market with four regimes."""
 
-META_ITERATIONS = 30
+META_ITERATIONS = 20
 """Of stage 3. The shipped plan's 150 would take more time than all the rest; within a market nothing changes from task
 to task, so there is little for the rest of them to find."""
 

@@ -55,6 +55,10 @@ MIXTURE_STEPS = 200_000
 MIXTURE_SHARE = 0.70
 """Less than of PPO: the mixture begins without a parent, and learns for a short time."""
 
+ADAPTED_SHARE = 0.60
+UNADAPTED_SHARE = 0.30
+"""A few steps on 935 bars take an untrained network from around nothing to most of what the best policy earns."""
+
 PACKAGES = ("torch", "numpy", "numba", "pandas", "gymnasium", "scipy", "TA-Lib", "pyarrow")
 
 
@@ -102,6 +106,7 @@ def _checks(*, skip_learning: bool) -> Iterator[Callable[[], Diagnosis]]:
         yield weak_signal
         yield control
         yield mixture
+        yield adaptation
 
 
 def versions() -> Diagnosis:
@@ -209,6 +214,21 @@ def mixture() -> Diagnosis:
     trial = KnownAnswer(KnownMarket(kind="planted", cost_bp=0.5), Plan(), seed=0)
     learned = trial.learned(trial.moe(None, MIXTURE_STEPS))
     return _share_of_best("mixture", "the mixture", learned, MIXTURE_SHARE)
+
+
+def adaptation() -> Diagnosis:
+    """Adapt an untrained network to a few bars as stage 3 does before use, and let it trade those after them."""
+    known = KnownMarket(kind="ar1", cost_bp=0.5, params={"phi": -0.3})
+    trial = KnownAnswer(known, Plan(), seed=0)
+    start = trial.random_start()
+    before, after = trial.unadapted(start).share, trial.learned(start).share
+    assert start.recipe is not None
+    figure = (
+        f"{start.recipe.config.inner_loop_steps} steps on {start.recipe.support_bars} bars take an untrained network "
+        f"from {before:.2f} (at most {UNADAPTED_SHARE:.2f}) to {after:.2f} of the best policy (at least "
+        f"{ADAPTED_SHARE:.2f})"
+    )
+    return Diagnosis("adaptation", after >= ADAPTED_SHARE and before <= UNADAPTED_SHARE, figure)
 
 
 def _share_of_best(name: str, who: str, learned: Learned, least: float) -> Diagnosis:

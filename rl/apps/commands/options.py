@@ -242,7 +242,7 @@ def rl_parser() -> argparse.ArgumentParser:
             description="Check this installation: versions and threads, that nothing sees the future and planted leaks "
             "are caught, that training and backtest trade alike, and that PPO, mixture and adaptation learn markets "
             "with a known answer. With --full, measure instead what share of the best policy's earnings every stage "
-            "reaches on every such market; that takes two hours of processor time, and what is finished is kept.",
+            "reaches on every such market; that takes over two hours of processor time, and what is finished is kept.",
             epilog="examples:\n"
             "  python -m rl doctor\n"
             "  python -m rl doctor --full --jobs 2\n"

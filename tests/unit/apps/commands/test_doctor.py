@@ -13,6 +13,7 @@ from rl.apps.commands import doctor
 from rl.backtest.lookahead import check_lookahead
 from rl.backtest.lookahead_chain import Chain
 from rl.backtest.planted_leaks import LEAKS, centred_window
+from rl.checkpoints import predictor
 from rl.common.errors import OK, UNEXPECTED
 
 FEW_LEAKS = {name: LEAKS[name] for name in ("same-bar fill", "random split")}
@@ -104,6 +105,18 @@ def test_a_learner_that_earns_from_shuffled_features_fails(monkeypatch):
     found = doctor.control()
     assert not found.is_well
     assert "(at most 0.05)" in found.figure
+
+
+def test_adaptation_that_moves_nothing_fails(monkeypatch):
+    """The fault that went unnoticed longest elsewhere: inner steps that leave every weight where it was."""
+    found = doctor.adaptation()
+    assert found.is_well, found.figure
+    monkeypatch.setattr(
+        predictor, "adapted_weights", lambda policy, *_, **__: policy.flat_parameters().numpy()
+    )
+    found = doctor.adaptation()
+    assert not found.is_well
+    assert "(at least 0.60)" in found.figure
 
 
 def test_a_torch_that_is_too_old_fails(monkeypatch):
