@@ -126,17 +126,21 @@ def _figure(row: Mapping[str, Any], name: str) -> str:
     stage = _stage(row, name)
     if stage is None:
         return DASH
-    digits = 2 if row["measure"] == "share" else 3
-    low, high = (number(stage[end], digits) for end in ("lowest", "highest"))
-    return f"{number(stage['mean'], digits)}{_unit(row)} ({low} to {high})".replace("-", "−")
+    low, high = (_signed(row, stage[end]) for end in ("lowest", "highest"))
+    return f"{_signed(row, stage['mean'])}{_unit(row)} ({low} to {high})"
 
 
 def _unadapted(row: Mapping[str, Any]) -> str:
     stage = _stage(row, "maml")
     if stage is None or stage["unadapted"] is None:
         return DASH
+    return f"{_signed(row, stage['unadapted'])}{_unit(row)}"
+
+
+def _signed(row: Mapping[str, Any], value: float) -> str:
+    """Return a figure with the digits of its measure, a real minus, and none before zero."""
     digits = 2 if row["measure"] == "share" else 3
-    return f"{number(stage['unadapted'], digits)}{_unit(row)}".replace("-", "−")
+    return number(round(value, digits) + 0.0, digits).replace("-", "−")
 
 
 def _unit(row: Mapping[str, Any]) -> str:

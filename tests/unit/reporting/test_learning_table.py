@@ -66,6 +66,11 @@ def test_bp_a_bar_stand_with_their_unit_and_a_real_minus():
     assert missed_marks(row) == ["mixture ≥ −0.05 bp"]
 
 
+def test_a_loss_too_small_to_show_has_no_sign():
+    row = a_row("noise_garch", a_stage("ppo", -0.0001, lowest=-0.0002, highest=0.0), measure="excess")
+    assert "| 0.000 bp (0.000 to 0.000) |" in lines_of(row)[-1]
+
+
 def test_what_is_too_good_is_named_though_its_mark_stands_in_no_row():
     row = a_row("ou", a_stage("ppo", 1.4, marks={"≤ best + 4 SE": False}))
     assert lines_of(row)[-1].endswith("| – | **no**: PPO ≤ best + 4 SE |")
