@@ -48,7 +48,6 @@ Start = Literal["ppo", "moe"]
 SYMBOL = "SYN_task_2"
 COST_BP = 0.25
 BARS_PER_SESSION = 187
-QUERY_BARS = 2 * BARS_PER_SESSION
 PURGE_BARS = 1
 """A position taken on the last support bar is held over the next one."""
 
@@ -113,7 +112,8 @@ class Family:
         """Draw all markets and fit the scaler on those of training."""
         self.plan = plan
         self.support_bars = support_bars
-        bars = longest_lookback_bars() + support_bars + PURGE_BARS + QUERY_BARS
+        self.query_bars = plan.training_params.maml.query_sessions * BARS_PER_SESSION
+        bars = longest_lookback_bars() + support_bars + PURGE_BARS + self.query_bars
         self.training = drawn_markets(TRAINING_MARKETS, bars, seed, "training")
         self.tuning = drawn_markets(TUNING_MARKETS, bars, seed, "tuning")
         self.test = drawn_markets(test_markets, bars, seed, "test")
@@ -146,7 +146,7 @@ class Family:
                 SYMBOL,
                 (each.first, len(each.bars)),
                 support_bars=self.support_bars,
-                query_bars=QUERY_BARS,
+                query_bars=self.query_bars,
                 purge_bars=PURGE_BARS,
             )[0]
             tasks.append(TradingTask(self.on(each), window, spec, self.plan))
