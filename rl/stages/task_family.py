@@ -25,29 +25,27 @@ from rl.common.seeding import generator
 from rl.envs.scaled_market import bar_volatility, scaled_market
 from rl.envs.tasks import task_windows
 from rl.envs.vector_env import VectorTradingEnv
-from rl.features.pipeline import FeatureTable, compute_features, longest_lookback_bars
+from rl.features.pipeline import FeatureTable, longest_lookback_bars
 from rl.features.scaler import FeatureScaler
 from rl.market.bars import Bars
-from rl.market.instruments import load_instruments
 from rl.market.oracles import evaluate_positions, oracle_of
-from rl.market.synthetic import SyntheticMarket, generate, to_bars
+from rl.market.synthetic import SyntheticMarket, generate
 from rl.policies.actor_critic import ActorCritic, build_policy
 from rl.policies.mixture import warm_start_mixture
 from rl.stages.adaptation_proof import tuned_step_size
+from rl.stages.known_answer import BARS_PER_SESSION, KnownMarket
 from rl.stages.maml_stage import TaskPool, expert_losses, maml_config
 from rl.stages.moe_stage import regulariser
 from rl.stages.plan import Plan
 from rl.stages.policy_training import ppo_config
+from rl.stages.symbol_data import gate_columns, symbol_rules
 from rl.stages.trading_tasks import TaskMarket, TradingTask
 from rl.trading.kernel import ACCOUNT_FEATURES, ACTION_COUNTS
 from rl.trading.market_arrays import joined
-from rl.trading.rules import TradingRules
 
 Start = Literal["ppo", "moe"]
 
-SYMBOL = "SYN_task_2"
-COST_BP = 0.25
-BARS_PER_SESSION = 187
+MARKET = KnownMarket(kind="task", cost_bp=0.25)
 PURGE_BARS = 1
 """A position taken on the last support bar is held over the next one."""
 
@@ -122,16 +120,12 @@ class Family:
             np.concatenate([table.values[table.usable] for table in tables]), tables[0].names
         )
         volatilities = [bar_volatility(each.bars, (each.first, len(each.bars))) for each in self.training]
-        self.rules = TradingRules(
-            commission_rate=COST_BP * 1e-4,
-            margin_rate=0.2,
-            bar_volatility=float(np.sqrt(np.mean(np.square(volatilities)))),
-        )
+        self.rules = symbol_rules(plan, MARKET.instrument(), float(np.sqrt(np.mean(np.square(volatilities)))))
 
     def on(self, market: FamilyMarket) -> TaskMarket:
         """Return a market as tasks take it."""
         return TaskMarket(
-            symbol=SYMBOL,
+            symbol=MARKET.symbol,
             market=scaled_market(market.bars, market.table, market.table.names, self.scaler),
             rules=self.rules,
             first=market.first,
@@ -143,7 +137,7 @@ class Family:
         tasks = []
         for each in markets:
             window = task_windows(
-                SYMBOL,
+                MARKET.symbol,
                 (each.first, len(each.bars)),
                 support_bars=self.support_bars,
                 query_bars=self.query_bars,
@@ -156,18 +150,16 @@ class Family:
 def drawn_markets(count: int, bars: int, seed: int, purpose: str) -> list[FamilyMarket]:
     """Draw markets of at least so many bars, directions uniform on the circle."""
     rng = generator(seed, "task family", purpose)
-    instrument = load_instruments().find(SYMBOL).instrument
     markets = []
     for _ in range(count):
         drawn = generate(
-            "task",
+            MARKET.kind,
             -(-bars // BARS_PER_SESSION),
             int(rng.integers(2**31)),
             BARS_PER_SESSION,
             theta=float(rng.uniform(0.0, 2.0 * math.pi)),
         )
-        shown = to_bars(drawn, SYMBOL)
-        table = compute_features(shown, instrument)
+        shown, table = MARKET.features(drawn)
         markets.append(FamilyMarket(drawn=drawn, bars=shown, table=table, first=int(np.argmax(table.usable))))
     return markets
 
@@ -176,8 +168,8 @@ def oracle_growth(market: FamilyMarket, query: tuple[int, int]) -> float:
     """Return what knowing the direction earns on the query bars, in bp per bar."""
     rows = slice(*query)
     signals = {name: column[rows] for name, column in market.drawn.signals.items()}
-    positions = oracle_of(market.drawn, cost_bp=COST_BP).positions(signals)
-    return evaluate_positions(positions, market.drawn.returns[rows], COST_BP)
+    positions = oracle_of(market.drawn, cost_bp=MARKET.cost_bp).positions(signals)
+    return evaluate_positions(positions, market.drawn.returns[rows], MARKET.cost_bp)
 
 
 def trained_start(family: Family, start: Start, seed: int) -> ActorCritic:
@@ -207,14 +199,13 @@ def trained_start(family: Family, start: Start, seed: int) -> ActorCritic:
     if start == "ppo":
         return policy
     moe = plan.training_params.moe
-    table = family.training[0].table
     spec = {
         "encoder": "mixture",
         **sizes,
         "experts": moe.num_experts,
         "expert_hidden": [moe.expert_hidden_dim] * ppo.hidden_layers,
         "gate_hidden": moe.gating_hidden_dim,
-        "gate_inputs": [table.names.index(name) for name in table.regime_names],
+        "gate_inputs": list(gate_columns(family.scaler.feature_of_columns(), family.training[0].table)),
         "temperature": moe.gating_temperature,
         "value_hidden": hidden,
     }
@@ -247,7 +238,7 @@ def adapt_to_family(
     policy = trained_start(family, start, seed)
     parent = _copied(policy)
     config = maml_config(plan)
-    pool = TaskPool({SYMBOL: family.tasks(family.training, policy.spec)})
+    pool = TaskPool({MARKET.symbol: family.tasks(family.training, policy.spec)})
     learner = MAML(policy, pool, config, seed, auxiliary_loss=expert_losses(policy.spec, plan))
     history = learner.train(on_iteration=report).history
     return _judged(
