@@ -67,7 +67,7 @@ class AdaptationConfig:
     inner_loop_steps: int = 7
     """Gradient steps of an adaptation, each on a fresh support rollout."""
 
-    inner_step_size: float = 0.1
+    inner_step_size: float = 3.0
     """Step size every tensor starts from in meta-training."""
 
     inner_entropy_coef: float = 0.01
@@ -76,13 +76,13 @@ class AdaptationConfig:
     gamma: float = 0.995
     """Discount per step."""
 
-    gae_lambda: float = 0.95
+    gae_lambda: float = 0.5
     """Weight of longer looks ahead in the advantages."""
 
     baseline_ridge: float = 1e-2
     """Shrinkage of the linear baseline, in squared units of an observation; observations are of order 1."""
 
-    adapt: str = "all"
+    adapt: str = "heads"
     """What adaptation may change: "all" of the actor, its "heads" (last layers), or "gate+heads"."""
 
     def problems(self) -> list[str]:

@@ -79,7 +79,7 @@ class MAMLConfig(AdaptationConfig):
     support_steps: int = 1024
     """Transitions of one support rollout. The task sampler reads it; the engine takes what it is given."""
 
-    query_steps: int = 1024
+    query_steps: int = 2048
     """Transitions of one query rollout. The task sampler reads it; the engine takes what it is given."""
 
     inner_step_size_min: float = 1e-3
@@ -92,7 +92,7 @@ class MAMLConfig(AdaptationConfig):
     run of 150 updates could change an inner step size by 8 % at most, with 0.02 by a factor of 20.
     """
 
-    meta_learning_rate: float = 5e-4
+    meta_learning_rate: float = 1e-3
     """Adam step size of the policy the adaptation starts from."""
 
     first_order_fraction: float = 0.10

@@ -252,19 +252,19 @@ class MoEParams(StrictModel):
 class MAMLParams(StrictModel):
     """Meta-learning."""
 
-    meta_learning_rate: Positive = 0.0005
+    meta_learning_rate: Positive = 0.001
     inner_loop_steps: Count = 7
     evaluation_steps: Count = 5
     meta_batch_size: Count = 2
     engine: Literal["native", "learn2learn"] = "native"
     support_steps: Annotated[int, Field(ge=2)] = 1024
-    query_steps: Annotated[int, Field(ge=2)] = 1024
-    inner_step_size: Positive = 0.1
+    query_steps: Annotated[int, Field(ge=2)] = 2048
+    inner_step_size: Positive = 3.0
     support_sessions: Count = 5
     query_sessions: Count = 5
     meta_accumulation: Count = 1
     first_order_fraction: Share = 0.1
-    adapt: Literal["all", "heads", "gate+heads"] = "all"
+    adapt: Literal["all", "heads", "gate+heads"] = "heads"
 
 
 class TrainingParams(StrictModel):

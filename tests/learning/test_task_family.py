@@ -53,7 +53,8 @@ def test_directions_and_draws_of_test_markets_are_not_those_of_training():
         for markets in (family.training, family.tuning, family.test)
     ]
     assert [len(each) for each in directions] == [len(family.training), len(family.tuning), 5]
-    assert not set.intersection(*directions[:2]) and not set.intersection(*directions[1:])
+    assert not set.intersection(*directions[:2])
+    assert not set.intersection(*directions[1:])
     angles = np.array(sorted(directions[0]))
     # Uniform on the circle: the mean direction of n of them is about 1 / sqrt(n) long.
     assert abs(np.exp(1j * angles).mean()) < 3.0 / math.sqrt(len(angles))
