@@ -53,7 +53,7 @@ TRAINING_MARKETS = 400
 TUNING_MARKETS = 30
 TEST_MARKETS = 300
 
-PARENT_STEPS = {"ppo": 163_840, "moe": 81_920}
+PARENT_STEPS = {"ppo": 81_920, "moe": 40_960}
 """Steps of training on all training markets together. There is nothing to learn but to stay flat."""
 
 MEASURED_STEPS = (0, 1, 3, 7)
