@@ -95,7 +95,7 @@ def measure(market: str, arm: str, seed: int, steps: int, parent_steps: int) -> 
         seed=seed,
         steps=steps,
         parent_steps=parent_steps,
-        settings=_settings(plan),
+        settings=settings_of(plan),
         share=learned.share,
         trades_per_session=learned.trades_per_session,
         parameters=parameter_count(trained.model.policy_spec),
@@ -104,7 +104,8 @@ def measure(market: str, arm: str, seed: int, steps: int, parent_steps: int) -> 
     )
 
 
-def _settings(plan: Plan) -> dict[str, Any]:
+def settings_of(plan: Plan) -> dict[str, Any]:
+    """Return what a run was trained by, as far as a plan may change it."""
     params = plan.training_params
     return {"ppo": params.ppo.model_dump(mode="json"), "moe": params.moe.model_dump(mode="json")}
 
@@ -114,7 +115,7 @@ def read_runs(path: Path | None) -> list[Run]:
     if path is None or not path.exists():
         return []
     runs = [Run(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
-    return [run for run in runs if run.settings == _settings(load_plan(PLAN, overrides=ARMS[run.arm]))]
+    return [run for run in runs if run.settings == settings_of(load_plan(PLAN, overrides=ARMS[run.arm]))]
 
 
 def table(runs: Sequence[Run], arms: Sequence[str]) -> str:
