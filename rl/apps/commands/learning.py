@@ -23,6 +23,9 @@ from rl.stages.known_answer_cells import CellStore, code_that_learns, measure_ro
 from rl.stages.known_answer_table import COLUMNS, ROWS, SEEDS, Cell, Row, chosen_rows, judged
 from rl.stages.plan import STAGES, Plan, stage_name
 
+STEP_EFFORT = {"ppo": 1, "start": 1, "dense": 3, "moe": 5, "maml": 40_000}
+"""What a step, or an iteration, takes, in steps of PPO; decides nothing but the order of work."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
@@ -50,7 +53,7 @@ def measure_learning(options: argparse.Namespace) -> int:
     jobs = [
         _Job(row=row.name, seed=seed, stages=stages, folder=folder)
         # The longest first, or one process would work on alone at the end.
-        for row in sorted(rows, key=_length, reverse=True)
+        for row in sorted(rows, key=_effort, reverse=True)
         for seed in seeds
     ]
     cells = _measured(jobs, options.jobs or 1)
@@ -72,8 +75,9 @@ def _columns(asked: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(name for name in COLUMNS if ("moe" if name == "dense" else name) in chosen)
 
 
-def _length(row: Row) -> int:
-    return sum(row.steps.values())
+def _effort(row: Row) -> int:
+    """Return about how long a row takes, in steps of PPO."""
+    return sum(length * STEP_EFFORT[stage] for stage, length in row.steps.items())
 
 
 def _account(
