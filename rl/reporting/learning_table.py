@@ -67,7 +67,7 @@ def _after_steps(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     curves = {row["row"]: _stage(row, "maml") or {} for row in rows}
     steps = list(next(iter(curves.values()))["after_steps"])
     return _table(
-        ["Row", "Support, bars", *(f"{count} steps" for count in steps), f"Random start, {steps[-1]} steps"],
+        ["Row", "Support, bars", *(f"After {count}" for count in steps), f"Random start, after {steps[-1]}"],
         [
             [
                 f"`{row['row']}`",

@@ -245,7 +245,8 @@ def test_learning_lists_every_row_of_the_learning_table_with_its_marks():
             for name, value in re.findall(r"(\w+) (−?[\d.]+)", market)
         }
         assert (plain(market.split(",")[0]), params) == (asked.known.kind, dict(asked.known.params))
-        assert (float(cost), int(steps.replace(",", ""))) == (asked.known.cost_bp, asked.steps["ppo"])
+        trained = None if steps == NO_SUCH_KEY else int(steps.replace(",", ""))
+        assert (float(cost), trained) == (asked.known.cost_bp, asked.steps.get("ppo"))
         by_text: dict[str, list[str]] = {}
         for mark in asked.marks:
             by_text.setdefault(mark.text, []).append(TITLES[mark.stage])

@@ -19,6 +19,8 @@ def a_stage(
         "unadapted": None,
         "nats": None,
         "largest_p": None,
+        "after_steps": {},
+        "random_start": None,
         "cpu_seconds": 25.0,
         "marks": {"≤ best + 4 SE": True, **(marks or {})},
         **changes,
@@ -95,3 +97,17 @@ def test_beside_the_mixture_stands_the_one_network_of_as_many_parameters():
     assert lines_of(row)[-1] == (
         "| `moe_wide` | 2,620,000 | 0.55 (0.53 to 0.56) | 0.60 (0.58 to 0.61) | 0.82 (0.80 to 0.83) | 0.71 | 0.001 |"
     )
+
+
+def test_the_task_family_is_shown_step_by_step_beside_a_random_start():
+    curve = {"0": -0.01, "1": 0.2, "7": 0.71}
+    row = a_row(
+        "family_187",
+        a_stage("maml", 0.71, unadapted=-0.01, after_steps=curve, random_start=0.55),
+        steps={"maml": 150},
+        support_bars=187,
+    )
+    lines = lines_of(a_row("ar1", a_stage("ppo", 0.9)), row)
+    assert lines[-3] == "| Row | Support, bars | After 0 | After 1 | After 7 | Random start, after 7 |"
+    assert lines[-1] == "| `family_187` | 187 | −0.01 | 0.20 | 0.71 | 0.55 |"
+    assert "| – | – | 0.71 (0.69 to 0.72) | −0.01 |" in "\n".join(lines)

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rl.stages import known_answer_cells
+from rl.stages import known_answer_cells, task_family
 from rl.stages.known_answer import KnownMarket
 from rl.stages.known_answer_cells import CellStore, measure_row, modules_behind
+from rl.stages.known_answer_stages import _with_meta_iterations
 from rl.stages.known_answer_table import COLUMNS, Row
 from rl.stages.stage_model import StageModel
 from tests.unit.stages.small_symbol import small_plan
@@ -111,6 +112,13 @@ def test_the_code_that_learns_is_what_training_and_judging_import_and_nothing_el
     assert all(path.is_file() for path in found.values())
 
 
+def test_another_support_is_another_cell_of_the_family(store):
+    family = replace(ROW, support_bars=187, steps={"maml": 1})
+    store.keep(family, a_cell("maml"), None)
+    assert store.find(family, "maml", 0) == a_cell("maml")
+    assert store.find(replace(family, support_bars=47), "maml", 0) is None
+
+
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
@@ -143,3 +151,23 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped_and_ends_with_the_s
             ROW, ("maml",), 0, plan=plan, store=CellStore(tmp_path / "parts", plan), on_cell=lambda *_: None
         )
     ] == ["maml"]
+
+
+def test_a_row_of_the_task_family_is_measured_on_markets_of_other_directions(tmp_path, monkeypatch):
+    monkeypatch.setattr(task_family, "TRAINING_MARKETS", 3)
+    monkeypatch.setattr(task_family, "TUNING_MARKETS", 2)
+    monkeypatch.setattr(
+        task_family.adapt_to_family, "__kwdefaults__", {"start": "ppo", "test_markets": 3, "report": None}
+    )
+    monkeypatch.setattr(task_family, "PARENT_STEPS", {"ppo": 64, "moe": 64})
+    row = replace(ROW, support_bars=47, steps={"maml": 1})
+    plan = small_plan()
+    (cell,) = measure_row(
+        row, COLUMNS, 0, plan=plan, store=CellStore(tmp_path, plan), on_cell=lambda cell, again: None
+    )
+    found = task_family.adapt_to_family(0, _with_meta_iterations(plan, 1), 47)
+    assert list(cell.after_steps) == [str(steps) for steps in found.steps]
+    assert cell.earned == cell.after_steps[str(found.steps[-1])] == found.after(found.steps[-1]).mean()
+    assert cell.unadapted == cell.after_steps["0"] == found.after(0).mean()
+    assert (cell.oracle, cell.random_start) == (found.oracle.mean(), found.random_start.mean())
+    assert cell.error == pytest.approx((found.after(found.steps[-1]) - found.oracle).std() / 3**0.5)

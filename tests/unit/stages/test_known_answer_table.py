@@ -14,6 +14,7 @@ from rl.stages.known_answer_table import (
     JudgedRow,
     Row,
     above,
+    above_random_start,
     at_least,
     chosen_rows,
     judged,
@@ -21,6 +22,7 @@ from rl.stages.known_answer_table import (
     loses_at_most,
     not_below_momentum,
     shares_information,
+    unadapted_at_most,
 )
 
 
@@ -145,6 +147,28 @@ def test_what_stage_3_does_without_adapting_stands_in_the_rows_measure():
     assert found(row_with(), maml=cells).stages[0].unadapted == 0.5
 
 
+def on_the_family(**changes: Any) -> Cell:
+    figures = {"earned": 0.6, "oracle": 0.8, "unadapted": 0.01, "random_start": 0.5}
+    curve = {"0": 0.01, "1": 0.2, "7": 0.6}
+    return a_cell("maml", after_steps=curve, **(figures | changes))
+
+
+def test_adaptation_has_to_earn_what_the_start_does_not():
+    row = row_with(at_least("maml", 0.50), unadapted_at_most("maml", 0.05))
+    assert found(row, maml=[on_the_family()]).passed
+    # Half of what the best policy earns is nothing if the start earns it without adapting.
+    assert not found(row, maml=[on_the_family(unadapted=0.05)]).passed
+    stage = found(row, maml=[on_the_family(), on_the_family(oracle=0.4)]).stages[0]
+    assert stage.after_steps == pytest.approx({"0": 0.01875, "1": 0.375, "7": 1.125})
+    assert stage.random_start == pytest.approx(0.9375)
+
+
+def test_adaptation_is_compared_with_as_many_steps_from_a_random_start():
+    row = row_with(above_random_start("maml"))
+    assert met(row, "> random start", maml=[on_the_family()])
+    assert not met(row, "> random start", maml=[on_the_family(random_start=0.6)])
+
+
 # --- the rows ---------------------------------------------------------------------------------------------------------
 
 
@@ -154,7 +178,7 @@ def test_the_table_holds_every_market_at_its_cost_with_its_marks():
             row.known.kind,
             dict(row.known.params),
             row.known.cost_bp,
-            row.steps["ppo"],
+            row.steps.get("ppo"),
             [f"{mark.stage} {mark.text}" for mark in row.marks],
         )
         for row in ROWS.values()
@@ -184,7 +208,10 @@ def test_the_table_holds_every_market_at_its_cost_with_its_marks():
             330_000,
             ["ppo ≤ 2 SE", "moe ≤ 2 SE"],
         ),
+        "family_187": ("task", {}, 0.25, None, ["maml ≥ 0.50", "maml not adapted ≤ 0.05"]),
+        "family_47": ("task", {}, 0.25, None, ["maml > random start"]),
     }
+    assert [ROWS[name].support_bars for name in ("family_187", "family_47", "task")] == [187, 47, None]
 
 
 @pytest.mark.parametrize("name", ["moe4", "moe_wide"])
