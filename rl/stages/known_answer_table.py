@@ -24,8 +24,8 @@ LONG_STEPS = 2_600_000
 """Steps in all of each learner of the wide market with four regimes; of the narrow one half of it."""
 
 START_STEPS = 100_000
-"""Of the PPO that mixture and dense network grow out of there. One that has found out about the regimes by itself leaves
-the gate nothing to do: grown from 600,000 steps a mixture learned nothing more, its gate stayed uniform."""
+"""Of them spent on the stage 1 that mixture and dense network grow out of. It has learned next to nothing by then: out
+of one that has learned the regimes already, the mixture's experts stay copies (docs/mixture.md, Measured)."""
 
 META_ITERATIONS = 20
 """Of stage 3. The shipped plan's 150 would take more time than all the rest; within a market nothing changes from task
