@@ -531,6 +531,21 @@ def test_query_weights_of_a_run_follow_its_schedule_to_the_iteration(monkeypatch
     assert [second_order for second_order, _ in seen] == [False, True, True, True, True]
 
 
+def test_each_task_of_each_update_draws_from_a_stream_of_its_own():
+    """Else two tasks of an update would see the same luck, and the mean over them would be no steadier than one."""
+    streams = []
+
+    class Noting(SignTask):
+        def support(self, policy_params, rng):
+            streams.append(str(rng.bit_generator.state["state"]))
+            return super().support(policy_params, rng)
+
+    run = new_run(replace(SMALL, inner_loop_steps=1))
+    run.sampler.sample = lambda n, rng: [Noting(run.policy, 1.0) for _ in range(n)]
+    run.train(2)
+    assert len(streams) == len(set(streams)) == 4
+
+
 def test_accumulation_pools_draws_in_one_update():
     run = new_run(replace(SMALL, meta_batch_size=2, meta_accumulation=3))
     run.train(1)
