@@ -62,7 +62,7 @@ def outside(
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptationConfig:
-    """One adaptation. The defaults are those of the main training plan."""
+    """One adaptation. The defaults are those of the main training plan, but for `adapt`: not every policy has heads."""
 
     inner_loop_steps: int = 7
     """Gradient steps of an adaptation, each on a fresh support rollout."""
@@ -82,7 +82,7 @@ class AdaptationConfig:
     baseline_ridge: float = 1e-2
     """Shrinkage of the linear baseline, in squared units of an observation; observations are of order 1."""
 
-    adapt: str = "heads"
+    adapt: str = "all"
     """What adaptation may change: "all" of the actor, its "heads" (last layers), or "gate+heads"."""
 
     def problems(self) -> list[str]:

@@ -333,14 +333,14 @@ def test_rollouts_of_a_task_stay_in_its_own_stretch(meta):
 # --- the model ------------------------------------------------------------------------------------------------------
 
 
-def test_the_model_carries_meta_weights_and_one_step_size_per_actor_tensor(meta, data):
+def test_the_model_carries_meta_weights_and_one_step_size_for_each_tensor_that_adapts(meta, data):
     fresh = MetaTraining(data, PLAN, PARENT, [], seed=3)
     model = fresh.train(1, silent)
     assert (model.stage, model.episodes) == ("maml", 1)
     np.testing.assert_array_equal(model.extra[META_WEIGHTS], fresh.policy.flat_parameters())
     sizes = {name.removeprefix(STEP_SIZE_PREFIX) for name in model.extra if name != META_WEIGHTS}
-    actor = {name for name, _ in fresh.policy.named_parameters() if name.startswith("actor.")}
-    assert sizes == actor
+    # The shipped plan adapts the head: the second of this small network's two layers.
+    assert sizes == {"actor.weight_1", "actor.bias_1"}
     # What acts are the weights adapted to the bars before validation, not the meta-parameters themselves.
     assert (model.weights != model.extra[META_WEIGHTS].numpy()).any()
     assert fresh.support_before("validation") == (
