@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,28 +29,36 @@ from rl.stages.stage_model import StageModel
 LEARNERS = ("rl.stages.known_answer_stages",)
 """Modules that train and judge; the code that learns is what they import, directly or not."""
 
+META_LEARNING = ("rl.stages.maml_stage", "rl.stages.task_family", "rl.algorithms.maml")
+"""What stages before the third do not follow from."""
+
 LIBRARIES = ("torch", "numpy", "numba", "pandas", "TA-Lib")
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @functools.cache
-def code_that_learns() -> str:
-    """Return a hash of the sources of `LEARNERS` and of every module of the package behind them. 16 digits"""
+def code_that_learns(stage: str) -> str:
+    """Return a hash of the sources of `LEARNERS` and of every module of the package behind a stage. 16 digits"""
     digest = hashlib.sha256()
-    for name, path in sorted(modules_behind(LEARNERS).items()):
+    for name, path in sorted(modules_behind(LEARNERS, () if stage == "maml" else META_LEARNING).items()):
         digest.update(name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def modules_behind(roots: Sequence[str]) -> dict[str, Path]:
-    """Return modules of the package and all they import of it, wherever in the file: name and source."""
+def modules_behind(roots: Sequence[str], without: Sequence[str] = ()) -> dict[str, Path]:
+    """Return modules of the package and all they import of it, wherever in the file: name and source.
+
+    Args:
+        roots: Names of the modules to begin with.
+        without: Names of modules to leave out, with all that only they import.
+    """
     found: dict[str, Path] = {}
     waiting = list(roots)
     while waiting:
         name = waiting.pop()
         source = _source_of(name)
-        if source is None or name in found:
+        if source is None or name in found or name in without:
             continue
         found[name] = source
         waiting += _imported(ast.parse(source.read_bytes()))
@@ -83,11 +92,7 @@ class CellStore:
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self._folder = folder
-        self._circumstances = {
-            "plan": plan.as_dict() | {"seed": None},
-            "code": code_that_learns(),
-            "libraries": {name: version(name) for name in LIBRARIES},
-        }
+        self._plan = plan
 
     def find(self, row: Row, stage: str, seed: int) -> Cell | None:
         """Return the cell, or None where it was not measured under these circumstances."""
@@ -117,7 +122,9 @@ class CellStore:
     def _path(self, row: Row, stage: str, seed: int) -> Path:
         instrument = row.known.instrument().instrument.model_dump(mode="json")
         follows_from = {
-            **self._circumstances,
+            "plan": _plan_of(stage, self._plan),
+            "code": code_that_learns(stage),
+            "libraries": {name: version(name) for name in LIBRARIES},
             "market": row.known.kind,
             "params": dict(row.known.params),
             "instrument": instrument,
@@ -130,6 +137,15 @@ class CellStore:
         text = json.dumps(follows_from, sort_keys=True, allow_nan=False)
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         return self._folder / f"{row.name}-{stage}-seed{seed}-{key}.json"
+
+
+def _plan_of(stage: str, plan: Plan) -> dict[str, Any]:
+    """Return the plan as plain values, as far as a stage follows from it; the seed is the cell's own."""
+    values = plan.as_dict()
+    values["seed"] = None
+    if stage != "maml":
+        values["training_params"] = dict(values["training_params"]) | {"maml": None}
+    return values
 
 
 def _weights_beside(path: Path) -> Path:

@@ -21,7 +21,7 @@ STEPS = 330_000
 """Steps of stage 1, and again of stage 2, where a row does not say otherwise."""
 
 LONG_STEPS = 2_600_000
-"""Steps in all of each learner of the wide market with four regimes; of the narrow one half of it."""
+"""Steps in all of each learner of the wide market with four regimes; of the narrow one a quarter of it."""
 
 START_STEPS = 100_000
 """Of them spent on the stage 1 that mixture and dense network grow out of. It has learned next to nothing by then: out
@@ -295,7 +295,7 @@ ROWS: dict[str, Row] = {
         _learnable("planted_weak", "planted", 0.5, 0.60, r2=0.002, rho=0.98),
         _learnable("momrev", "momrev", 0.5, 0.90, steps=655_000),
         _learnable("task", "task", 0.25, 0.90, theta=0.7),
-        _with_regimes("moe4", LONG_STEPS // 2, at_least("moe", 0.85)),
+        _with_regimes("moe4", LONG_STEPS // 4, at_least("moe", 0.85)),
         _with_regimes(
             "moe_wide",
             LONG_STEPS,

@@ -95,7 +95,7 @@ def _account(
     finished = [judged(row, by_row[row.name]) for row in rows]
     return {
         "version": __version__,
-        "code": code_that_learns(),
+        "code": code_that_learns("maml"),
         "seeds": list(seeds),
         "stages": list(stages),
         "passed": all(row.passed for row in finished),

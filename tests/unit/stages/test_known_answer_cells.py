@@ -71,8 +71,15 @@ def test_a_cell_of_another_plan_or_code_is_measured_anew(store, tmp_path, monkey
     assert CellStore(tmp_path, small_plan("training_params.ppo.gamma=0.9")).find(ROW, "ppo", 0) is None
     # The seed of a cell is its own, whatever the plan says.
     assert CellStore(tmp_path, small_plan("seed=3")).find(ROW, "ppo", 0) is not None
-    monkeypatch.setattr(known_answer_cells, "code_that_learns", lambda: "other code")
+    monkeypatch.setattr(known_answer_cells, "code_that_learns", lambda _: "other code")
     assert CellStore(tmp_path, small_plan()).find(ROW, "ppo", 0) is None
+
+
+def test_settings_of_meta_learning_concern_the_third_stage_alone(store, tmp_path):
+    store.keep(ROW, a_cell("maml"), None)
+    other = CellStore(tmp_path, small_plan("training_params.maml.meta_learning_rate=0.5"))
+    assert other.find(ROW, "ppo", 0) is not None
+    assert other.find(ROW, "maml", 0) is None
 
 
 def test_a_longer_later_stage_leaves_the_earlier_ones_cells_in_use_and_not_the_other_way_round(store):
@@ -110,6 +117,13 @@ def test_the_code_that_learns_is_what_training_and_judging_import_and_nothing_el
     assert not [name for name in found if name.startswith(("rl.apps", "rl.reporting"))]
     assert "rl.stages.known_answer_table" not in found
     assert all(path.is_file() for path in found.values())
+
+
+def test_the_code_of_meta_learning_is_not_behind_the_stages_before_it():
+    found = modules_behind(known_answer_cells.LEARNERS, known_answer_cells.META_LEARNING)
+    assert {"rl.stages.moe_stage", "rl.algorithms.ppo", "rl.checkpoints.adaptation"} <= found.keys()
+    assert not {"rl.stages.maml_stage", "rl.stages.trading_tasks", "rl.algorithms.maml"} & found.keys()
+    assert known_answer_cells.code_that_learns("moe") != known_answer_cells.code_that_learns("maml")
 
 
 def test_another_support_is_another_cell_of_the_family(store):
