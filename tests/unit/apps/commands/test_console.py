@@ -175,7 +175,8 @@ def test_on_a_terminal_a_bar_follows_the_episodes(log, capsys):
 def test_meta_iterations_count_as_progress_too(log):
     listener = TrainingListener(Console(log, as_json=False, quiet=False), bars=True)
     listener.stage_started("Nifty_2", "maml", 10, "iterations", "10 iterations")
-    listener.progressed("Nifty_2", "maml", {"iteration": 3, "query_reward": 0.01})
+    # The 43rd iteration in all, the third of an extension.
+    listener.progressed("Nifty_2", "maml", {"iteration": 43, "iterations_this_call": 3, "query_reward": 0.01})
     assert listener._bar.n == 3
     listener.judged("Nifty_2", "maml", VERDICT, 1.0, 1.0)
     assert listener._bar is None
