@@ -90,11 +90,14 @@ def _heading(found: Mapping[str, Any]) -> str:
         for stage, by_length in lengths.items():
             if stage in row["steps"]:
                 by_length.setdefault(row["steps"][stage], []).append(row["row"])
-    usual = [_usual(by_length) for by_length in lengths.values() if by_length]
-    return (
-        f"Mean over {len(found['seeds'])} seeds (lowest to highest). Steps of stage 1: {usual[0]}."
-        + (f" Iterations of stage 3: {usual[1]}." if len(usual) > 1 else "")
-        + f" Measured in {found['cpu_seconds'] / 60:.0f} minutes of processor time."
+    named = {"ppo": "Steps of stage 1", "maml": "Iterations of stage 3"}
+    usual = [f"{named[stage]}: {_usual(by_length)}." for stage, by_length in lengths.items() if by_length]
+    return " ".join(
+        [
+            f"Mean over {len(found['seeds'])} seeds (lowest to highest).",
+            *usual,
+            f"Measured in {found['cpu_seconds'] / 60:.0f} minutes of processor time.",
+        ]
     )
 
 

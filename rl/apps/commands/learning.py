@@ -15,7 +15,7 @@ from typing import Any
 from rl import __version__
 from rl.apps.commands.options import LEARNING_FILE
 from rl.common.atomic_files import sweep_stray_files, write_json
-from rl.common.errors import OK, UNEXPECTED
+from rl.common.errors import OK, UNEXPECTED, UsageError
 from rl.common.threads import use_one_thread
 from rl.reporting.learning_table import learning_table, missed_marks
 from rl.reporting.tables import number
@@ -39,8 +39,8 @@ class _Job:
 
 def measure_learning(options: argparse.Namespace) -> int:
     """Measure what was asked for, print and write the table, and return OK only if every mark is met."""
-    rows = chosen_rows(options.markets)
     stages = _columns(options.stages)
+    rows = _rows_with(stages, chosen_rows(options.markets))
     seeds = range(options.seeds or SEEDS)
     out = options.out or LEARNING_FILE
     folder = out.with_suffix(".cells")
@@ -73,6 +73,19 @@ def _columns(asked: Sequence[str] | None) -> tuple[str, ...]:
     """Return the columns of the stages asked for; the dense network belongs to the mixture it is compared with."""
     chosen = {stage_name(text) for text in asked} if asked else set(STAGES)
     return tuple(name for name in COLUMNS if ("moe" if name == "dense" else name) in chosen)
+
+
+def _rows_with(stages: Sequence[str], rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Return the rows that have one of these columns: of the others nothing is measured, so no mark is met.
+
+    Raises:
+        UsageError: None has.
+    """
+    found = tuple(row for row in rows if set(row.stages) & set(stages))
+    if not found:
+        have = "; ".join(f"{row.name} has {', '.join(row.stages)}" for row in rows)
+        raise UsageError(f"--stages: nothing is left to measure ({have}); name another market or stage")
+    return found
 
 
 def _effort(row: Row) -> int:

@@ -111,3 +111,11 @@ def test_the_task_family_is_shown_step_by_step_beside_a_random_start():
     assert lines[-3] == "| Row | Support, bars | After 0 | After 1 | After 7 | Random start, after 7 |"
     assert lines[-1] == "| `family_187` | 187 | −0.01 | 0.20 | 0.71 | 0.55 |"
     assert "| – | – | 0.71 (0.69 to 0.72) | −0.01 |" in "\n".join(lines)
+
+
+def test_rows_of_stage_3_alone_are_not_said_to_have_steps_of_stage_1():
+    stage = a_stage("maml", 0.52, after_steps={"0": 0.01, "7": 0.52}, random_start=0.30)
+    heading = lines_of(a_row("family_187", stage, steps={"maml": 150}, support_bars=187))[0]
+    assert heading == (
+        "Mean over 5 seeds (lowest to highest). Iterations of stage 3: 150. Measured in 119 minutes of processor time."
+    )

@@ -63,6 +63,16 @@ def test_the_table_is_printed_and_written_and_the_cells_are_used_again(monkeypat
     assert json.loads(out.read_text(encoding="utf-8")) == found
 
 
+def test_rows_without_the_stages_asked_for_are_left_out_and_not_called_met(monkeypatch, capsys, tmp_path):
+    """The task family has stage 3 alone; with --stages ppo its table could not be made, after all was measured."""
+    with_a_row(monkeypatch, least=-9.0)
+    out = tmp_path / "learning.json"
+    words = ["doctor", "--full", "--markets", "tiny", "family_187", "--stages", "ppo", "--seeds", "1"]
+    assert rl.__main__.main([*words, "--out", str(out)]) == OK
+    assert "family_187" not in capsys.readouterr().out
+    assert [row["row"] for row in json.loads(out.read_text(encoding="utf-8"))["rows"]] == ["tiny"]
+
+
 def test_a_mark_that_is_missed_is_named_and_ends_with_exit_code_1(monkeypatch, capsys, tmp_path):
     with_a_row(monkeypatch, least=9.0)
     assert run(tmp_path / "learning.json", "--stages", "ppo") == UNEXPECTED
@@ -79,6 +89,7 @@ def test_a_mark_that_is_missed_is_named_and_ends_with_exit_code_1(monkeypatch, c
         (["--full", "--skip-learning"], "--full measures learning and nothing else"),
         (["--full", "--markets", "arl"], "no row 'arl'. Did you mean: ar1"),
         (["--full", "--stages", "pppo"], "'pppo' is not a stage"),
+        (["--full", "--markets", "family_47", "--stages", "ppo"], "nothing is left to measure (family_47 has maml)"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_before_anything_is_trained(words, message, capsys):
