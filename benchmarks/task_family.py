@@ -1,4 +1,8 @@
-"""How much of what it could know a policy earns by adapting: `python -m benchmarks.task_family`."""
+"""How much of what it could know a policy earns by adapting: `python -m benchmarks.task_family`.
+
+Settings are chosen on seeds from 50 on; on the seeds 0-4, by which the system is judged, other settings than the
+shipped ones are refused without --judged.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rl.common.threads import use_one_thread
+
+FIRST_TUNING_SEED = 50
+"""Smaller seeds are those results are reported on."""
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -26,7 +33,19 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--start", choices=("moe", "ppo"), default="moe", help="what meta-training starts from"
     )
     parser.add_argument("--markets", type=int, default=300, help="test markets of each seed")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--judged",
+        action="store_true",
+        help="allow other settings on seeds below 50, to confirm a choice once made",
+    )
+    options = parser.parse_args(argv)
+    early = [seed for seed in options.seeds if seed < FIRST_TUNING_SEED]
+    if options.overrides and early and not options.judged:
+        parser.error(
+            f"settings are chosen on seeds from {FIRST_TUNING_SEED} on, but --set was given with seed {early[0]}; add "
+            f"--seeds {FIRST_TUNING_SEED}, or --judged to confirm a choice on a seed that results are reported on"
+        )
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
