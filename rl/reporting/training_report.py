@@ -234,7 +234,7 @@ def _stage_text(stage: StageOutcome, plan: Plan) -> list[str]:
         lines += adaptation_text(stage.verdict)
     lines += _worth_of_mixture(stage)
     if stage.control is not None:
-        lines += _control_text(stage.control)
+        lines += _control_text(stage.control, plan)
     if stage.champion is not None and plan.monitoring.compare_stages:
         lines.append(f"  {stage.champion.text}")
     return lines
@@ -295,7 +295,8 @@ def _expert_text(found: dict[str, Any]) -> list[str]:
         f"{percent(use['switching_rate'])} of bars.",
         f"  Return {change(worth['as_chosen'], 2)}; with the gate's choice shifted in time "
         f"{change(worth['shifted_mean'], 2)} on average, 90 % between {change(worth['shifted_low'], 2)}",
-        f"  and {change(worth['shifted_high'], 2)} (p {probability(worth['p'])} by {whole(worth['shifts'])} shifts).",
+        f"  and {change(worth['shifted_high'], 2)} (p {probability(worth['p'])} by {whole(worth['shifts'])} shifts;",
+        "  the weights were chosen by their return on this window, which makes that p too small).",
     ]
     if dispensable:
         lines.append(f"  Nothing is lost without expert {' or '.join(dispensable)}.")
@@ -317,7 +318,7 @@ def _worth_of_mixture(stage: StageOutcome) -> list[str]:
     return [f"  The mixture earned more than {first} on validation, beyond chance."]
 
 
-def _control_text(control: MixtureControl) -> list[str]:
+def _control_text(control: MixtureControl, plan: Plan) -> list[str]:
     """Return mixture, one network of as many parameters and stage 1 beside each other, and what that says."""
     rows = [
         [name, *_difference_cells(difference)]
@@ -330,6 +331,10 @@ def _control_text(control: MixtureControl) -> list[str]:
     ]
     widths = "-".join(str(units) for units in control.hidden)
     verdict = wrap(control.verdict(), TEXT_WIDTH, initial_indent="  ", subsequent_indent="    ")
+    how_sure = (
+        f"From and to: {percent(1.0 - 2.0 * plan.evidence.alpha, 0)} interval over validation, by which the weights of "
+        "all were chosen. Each was trained once: with another seed it may turn out otherwise."
+    )
     return [
         "",
         f"  One network of as many parameters ({widths}: {whole(control.parameters)}; the mixture: "
@@ -340,6 +345,7 @@ def _control_text(control: MixtureControl) -> list[str]:
             "    " + line
             for line in table_lines(["bp a session", "mean", "from", "to", "p more", "p less"], rows)
         ),
+        *(f"    {line}" for line in wrap(how_sure, TEXT_WIDTH)),
         *verdict,
     ]
 

@@ -283,7 +283,8 @@ def test_experts_are_shown_with_what_they_did_and_whether_they_specialise(outcom
         "Return +5.12 %; with the gate's choice shifted in time -1.23 % on average, 90 % between -3.40 %"
         in words
     )
-    assert "and +0.67 % (p 0.01 by 99 shifts)." in words
+    assert "and +0.67 % (p 0.01 by 99 shifts;" in words
+    assert "the weights were chosen by their return on this window, which makes that p too small)." in words
     assert "Nothing is lost without expert 1." in text
     assert "Experts specialise: so it is." in text
     shown = found["symbols"]["EDGE_15"]["stages"]["moe"]["validation"]["experts"]
@@ -353,6 +354,10 @@ def test_the_mixture_stands_beside_one_network_of_its_size(outcome, tmp_path):
     assert "mixture - network +12.30 +4.00 +20.60 0.0123 0.988" in lines
     assert "mixture - stage 1 -1.00 -9.00 +20.60 0.0123 0.988" in lines
     assert "network - stage 1 +12.30 - - - -" in lines
+    assert "From and to: 90 % interval over validation, by which the weights of all were chosen." in " ".join(
+        lines
+    )
+    assert "with another seed it may turn out otherwise." in " ".join(lines)
     assert "The mixture form earns something" in text
     shown = found["symbols"]["EDGE_15"]["stages"]["moe"]["dense_control"]
     assert shown["mixture_against_network"]["mean"] == 0.00123

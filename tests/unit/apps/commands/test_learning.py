@@ -89,7 +89,10 @@ def test_a_mark_that_is_missed_is_named_and_ends_with_exit_code_1(monkeypatch, c
         (["--full", "--skip-learning"], "--full measures learning and nothing else"),
         (["--full", "--markets", "arl"], "no row 'arl'. Did you mean: ar1"),
         (["--full", "--stages", "pppo"], "'pppo' is not a stage"),
-        (["--full", "--markets", "family_47", "--stages", "ppo"], "nothing is left to measure (family_47 has maml)"),
+        (
+            ["--full", "--markets", "family_47", "--stages", "ppo"],
+            "nothing is left to measure (family_47 has maml)",
+        ),
     ],
 )
 def test_options_that_make_no_sense_are_refused_before_anything_is_trained(words, message, capsys):
