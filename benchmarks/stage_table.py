@@ -87,7 +87,8 @@ def experts(symbols: dict[str, Any]) -> list[str]:
     """Return what the experts of stage 2 do: in use, how far apart, with the regime, worth what."""
     rows = []
     for name, symbol in symbols.items():
-        found = symbol["stages"].get("moe", {}).get("validation", {}).get("experts")
+        stage = symbol["stages"].get("moe", {})
+        found = stage.get("validation", {}).get("experts")
         if found is None:
             continue
         use, shared = found["use"], found["information"]
@@ -100,13 +101,15 @@ def experts(symbols: dict[str, Any]) -> list[str]:
                 _number(use["divergence"], 2),
                 f"{100 * use['switching_rate']:.0f} %",
                 "-" if shared is None else f"{shared['nats']:.2f} (p {shared['p']:.3f})",
+                _number(found["assignment"]["p"], 3),
                 ", ".join("-" if each is None else f"{100 * each:+.1f} %" for each in knocked),
+                _beside_network(stage.get("dense_control")),
                 "; ".join(found["collapses"]) or "none",
             ]
         )
     heads = [
         "symbol", "experts in effect", "gate entropy", "divergence (nats)", "switching", "information (nats)",
-        "return without each", "collapse",
+        "assignment p", "return without each", "mixture less one network of its size, bp a session", "collapse",
     ]  # fmt: skip
     return _markdown(heads, rows)
 
@@ -159,6 +162,15 @@ def _difference(found: dict[str, Any] | None) -> str:
         return "-"
     lower = "" if found["lower"] is None else f" (from {BASIS_POINTS * found['lower']:+.2f})"
     return f"{BASIS_POINTS * found['difference']:+.2f}{lower}"
+
+
+def _beside_network(control: dict[str, Any] | None) -> str:
+    """Return what the mixture earned more than one network of as many parameters; a dash where none was trained."""
+    if control is None:
+        return "-"
+    found = control["mixture_against_network"]
+    ends = (None if found[end] is None else BASIS_POINTS * found[end] for end in ("lower", "upper"))
+    return _with_ends(BASIS_POINTS * found["mean"], *ends)
 
 
 def _criterion(verdict: dict[str, Any], name: str, value: float | None) -> str:

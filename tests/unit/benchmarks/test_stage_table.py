@@ -62,6 +62,27 @@ def test_a_symbol_without_a_stage_is_left_out_of_what_that_stage_did():
     assert _cells(cost(symbols)[-1]) == ["A", "12", "-", "-"]
 
 
+def test_experts_stand_beside_one_network_of_their_size():
+    use = {"effective_experts": 3.9, "gate_entropy": 0.35, "divergence": 0.28, "switching_rate": 0.02}
+    found = {
+        "use": use,
+        "information": {"nats": 1.38, "p": 0.001},
+        "assignment": {"p": 0.0333},
+        "knock_outs": [{"return_change": -0.25}, None],
+        "collapses": [],
+    }
+    control = {"mixture_against_network": {"mean": 0.00021, "lower": -0.0001, "upper": 0.0005}}
+    stage = _stage("PASS", dense_control=control)
+    stage["validation"]["experts"] = found
+    alone = _stage("PASS")
+    alone["validation"]["experts"] = found
+    heads, _, *rows = [_cells(row) for row in experts({"A": _symbol(moe=stage), "B": _symbol(moe=alone)})]
+    assert rows[0] == [
+        "A", "3.90", "0.35", "0.28", "2 %", "1.38 (p 0.001)", "0.033", "-25.0 %, -", "2.10 [-1.00, 5.00]", "none",
+    ]  # fmt: skip
+    assert rows[1][heads.index("mixture less one network of its size, bp a session")] == "-"
+
+
 def test_growth_is_shown_in_basis_points_a_bar():
     compared = [{"name": "over_stage_2", "difference": -3.4e-5, "lower": -1e-4}]
     found = {"query_windows": 69, "curve": [{"steps": 7, "mean": 2e-5}], "comparisons": compared}
