@@ -117,7 +117,7 @@ SOURCE_VALUES = {
 
 
 def test_a_plan_of_the_source_system_keeps_its_meaning():
-    """Values that the shipped plan changes on purpose (learning rates, batch_size, gamma, gae_lambda) are not listed."""
+    """Values that the shipped plan changes on purpose (learning rates, batch size, discounts) are not listed."""
     shipped = leaves(Plan().as_dict())
     assert {key: shipped[key] for key in SOURCE_VALUES} == SOURCE_VALUES
     for key in (
