@@ -25,6 +25,7 @@ from rl.stages.adaptation_proof import (
     CrossSymbol,
     measured_across,
 )
+from rl.stages.meta_selection import MetaSelection, meta_trained
 from rl.stages.moe_stage import regulariser
 from rl.stages.plan import Plan
 from rl.stages.stage_model import StageModel
@@ -40,7 +41,8 @@ from rl.stages.trading_tasks import (
 )
 
 META_VALIDATION_SHARE = 0.15
-"""Last part of the training window, kept from meta-training to tune the step sizes of plain fine-tuning on."""
+"""Last part of the training window, kept from meta-training: to choose among its states by, and to tune the step sizes
+of plain fine-tuning on."""
 
 
 def maml_config(plan: Plan) -> MAMLConfig:
@@ -96,7 +98,12 @@ class TaskPool:
 
 
 class MetaTraining:
-    """Stage 3 for one symbol."""
+    """Stage 3 for one symbol: meta-learning, of which the state that adapts best is the stage's model.
+
+    A tenth of the planned run apart, `MetaSelection` looks how well the present state adapts to tasks at the end of the
+    training window, which meta-training does not use; the validation window takes no part. A further call of `train`
+    goes on from the last state, not from the best, and the best so far stays in the running.
+    """
 
     def __init__(
         self,
@@ -113,7 +120,6 @@ class MetaTraining:
         self._seed = seed
         self.config = maml_config(plan)
         self.sizes = task_sizes(data, plan)
-        self.policy: ActorCritic = parent.policy()
         markets = task_markets(data, others)
         self.symbols = tuple(market.symbol for market in markets)
         target = markets[0]
@@ -137,14 +143,23 @@ class MetaTraining:
         self._meta_validation = self._tasks(target, (cut, target.stop), target.first)
         start, stop = data.window("validation")
         self._meta_test = self._tasks(target, (start, stop), target.first)
+        self._learning = parent.policy()
         self._learner = MAML(
-            self.policy,
+            self._learning,
             TaskPool(training),
             self.config,
             seed,
             auxiliary_loss=expert_losses(parent.policy_spec, plan),
         )
+        self._selection = MetaSelection(
+            self._learning, self._learner.step_sizes(), self._meta_validation, self.config, seed
+        )
         self._history: list[dict[str, float]] = []
+
+    @property
+    def policy(self) -> ActorCritic:
+        """The best meta-parameters so far; before any training, the parent."""
+        return self._selection.policy
 
     def _tasks(self, market: TaskMarket, window: tuple[int, int], earliest: int) -> list[TradingTask]:
         windows = task_windows(
@@ -158,18 +173,30 @@ class MetaTraining:
         return [TradingTask(market, each, self._parent.policy_spec, self._plan) for each in windows]
 
     def train(self, iterations: int, report: Callable[[dict[str, Any]], None]) -> StageModel:
-        """Meta-train for so many more iterations and return the model, adapted to the bars before validation."""
+        """Meta-train for so many more iterations and return the best model so far, adapted to what precedes validation.
+
+        Args:
+            iterations: How many more.
+            report: Called after every iteration with its figures (see `MAML.train`) and the newest look.
+        """
         before = self._learner.iteration
 
         def on_iteration(figures: dict[str, float]) -> None:
-            report({**figures, "iterations_this_call": int(figures["iteration"]) - before})
+            curve = self._selection.curve
+            report(
+                {
+                    **figures,
+                    "iterations_this_call": int(figures["iteration"]) - before,
+                    "meta_validation": curve[-1] if curve else None,
+                }
+            )
 
-        result = self._learner.train(iterations, on_iteration=on_iteration)
+        result = meta_trained(self._learner, self._learning, self._selection, iterations, on_iteration)
         self._history = result.history
         return self.model()
 
     def model(self) -> StageModel:
-        """Return the meta-parameters, their step sizes, and the weights adapted just before validation."""
+        """Return the best meta-parameters so far, their step sizes, and the weights adapted just before validation."""
         support = self.support_before("validation")
         weights = (
             self.policy.flat_parameters().numpy().copy() if support is None else self._adapted_to(support)
@@ -180,12 +207,16 @@ class MetaTraining:
             weights=weights,
             extra=adaptation_tensors(self.policy.flat_parameters(), self.step_sizes()),
             episodes=self._learner.iteration,
-            metrics={"meta_training": self._history, "task_symbols": list(self.symbols)},
+            metrics={
+                "meta_training": self._history,
+                "task_symbols": list(self.symbols),
+                **self._selection.figures(),
+            },
         )
 
     def step_sizes(self) -> Parameters:
-        """Return the learned inner step sizes."""
-        return {name: size.detach().exp() for name, size in self._learner.log_step_sizes.items()}
+        """Return the inner step sizes learned together with the best meta-parameters."""
+        return self._selection.step_sizes
 
     def support_before(self, window: str) -> tuple[int, int] | None:
         """Return the support stretch that ends just before a named window."""
