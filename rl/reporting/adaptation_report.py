@@ -35,8 +35,8 @@ def adaptation_figures(verdict: Verdict) -> dict[str, Any]:
         "inner_loop_steps": found["inner_loop_steps"],
         "curve": found["adaptation_curve"],
         "comparisons": found["comparisons"],
-        "fine_tune_step_size": found["fine_tune_step_size"],
-        "random_start_step_size": found["random_start_step_size"],
+        "fine_tune": found["fine_tune"],
+        "random_start_steps": found["random_start_steps"],
         "controls": {
             each.name: {"value": each.value, "threshold": each.threshold, "met": each.met}
             for each in verdict.criteria

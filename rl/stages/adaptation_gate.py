@@ -71,15 +71,14 @@ def comparisons(proof: AdaptationProof, alpha: float) -> list[Comparison]:
     """
     after = proof.after(proof.steps)
     flat = np.zeros(len(after))
-    size, random_size = proof.fine_tune_step_size, proof.random_start_step_size
     listed: tuple[tuple[str, str, np.ndarray | None, bool], ...] = (
         ("over_stage_2", "bp of log growth per bar, adapted minus the stage-2 model", proof.parent, True),
-        ("over_fine_tune", f"minus stage 2 fine-tuned (step size {size:g})", proof.fine_tuned, True),
+        ("over_fine_tune", f"minus stage 2 fine-tuned ({proof.fine_tune})", proof.fine_tuned, True),
         ("over_unadapted", "minus the meta-policy without adaptation", proof.after(0), True),
         ("over_other_support", "minus the same adapted to another task's bars", proof.other_support, True),
         (
             "over_random_start",
-            f"minus a random start fine-tuned (step size {random_size:g})",
+            f"minus a random start fine-tuned ({proof.random_start_steps})",
             proof.random_start,
             False,
         ),
@@ -160,8 +159,8 @@ def adaptation_verdict(
             "inner_loop_steps": proof.steps,
             "adaptation_curve": _curve(proof),
             "comparisons": [each.figures() for each in compared],
-            "fine_tune_step_size": proof.fine_tune_step_size,
-            "random_start_step_size": proof.random_start_step_size,
+            "fine_tune": dataclasses.asdict(proof.fine_tune),
+            "random_start_steps": dataclasses.asdict(proof.random_start_steps),
             "placebo": [
                 {"name": name, "difference": _finite(test.mean), "p": _finite(test.p_above_zero)}
                 for name, test in _placebo_tests(proof, spent).items()

@@ -4,14 +4,14 @@ Every number is the net log growth per bar of a greedy policy on the query bars 
 queries lie in the validation window. The gate after stage 3 decides by these numbers alone (`adaptation_gate.py`).
 
 Baselines: the stage before as it is; it, and a random start, after the same number of plain steps on the same support
-bars, each with a step size tuned on other tasks; holding. Controls: the policy adapted to another task's support, and
-the same comparison where the order of the bars says nothing.
+bars, tuned on other tasks in the size of the steps and in what they change; holding. Controls: the policy adapted to
+another task's support, and the same comparison where the order of the bars says nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -27,16 +27,36 @@ from rl.stages.trading_tasks import TradingTask
 CURVE_STEPS = (0, 1, 2, 3, 5, 7, 14)
 """Inner steps after which query growth is shown, as far as twice the plan's number."""
 
-FINE_TUNE_STEP_SIZES = (0.01, 0.1, 1.0, 3.0, 10.0)
-"""Grid the step size of plain fine-tuning is chosen from, on meta-validation tasks."""
+
+@dataclass(frozen=True, kw_only=True)
+class PlainSteps:
+    """How a policy is fine-tuned plainly."""
+
+    size: float
+    """Step size of every tensor that changes."""
+    adapt: str
+    """What changes: `all` of the actor or its `heads`, whatever the meta-learned policy may change."""
+
+    def __str__(self) -> str:
+        return f"{self.adapt}, step size {self.size:g}"
+
+
+PLAIN_STEPS = (
+    *(PlainSteps(size=size, adapt="all") for size in (0.01, 0.1, 1.0, 3.0)),
+    *(PlainSteps(size=size, adapt="heads") for size in (0.1, 1.0, 3.0, 10.0)),
+)
+"""Grid that plain fine-tuning is chosen from, on meta-validation tasks. Moving every layer takes smaller steps."""
+
+UNTUNED = PlainSteps(size=1.0, adapt="all")
+"""Where there is no task to choose on."""
 
 MOST_TUNING_TASKS = 30
-"""Meta-validation tasks a step size is tuned on, spread evenly; more would cost minutes and move nothing."""
+"""Meta-validation tasks it is tuned on, spread evenly; more would cost minutes and move nothing."""
 
-FIRST_TUNING_TASKS = 8
-"""Most tasks that every step size is tried on; only the best `SIZES_KEPT` of them go on to the others."""
+FIRST_TUNING_TASKS = 6
+"""Most tasks that the whole grid is tried on; only the best `STEPS_KEPT` of it go on to the others."""
 
-SIZES_KEPT = 2
+STEPS_KEPT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +82,9 @@ class Baselines:
 
     parent: np.ndarray
     fine_tuned: np.ndarray
-    fine_tune_step_size: float
+    fine_tune: PlainSteps
     random_start: np.ndarray
-    random_start_step_size: float
+    random_start_steps: PlainSteps
     buy_and_hold: np.ndarray
     placebo_parent: np.ndarray
     """Of the stage before, on shuffled bars. (W,)"""
@@ -83,11 +103,11 @@ class AdaptationProof:
     parent: np.ndarray
     """Of the stage before, as it is. (W,)"""
     fine_tuned: np.ndarray
-    """Of the stage before after K plain steps of the tuned step size. (W,)"""
-    fine_tune_step_size: float
+    """Of the stage before after K plain steps, tuned in size and in what they change. (W,)"""
+    fine_tune: PlainSteps
     random_start: np.ndarray
     """Of the same network started at random, another one for each task, after K plain steps. (W,)"""
-    random_start_step_size: float
+    random_start_steps: PlainSteps
     """Tuned in the same way on the same tasks."""
     buy_and_hold: np.ndarray
     """Of holding. (W,)"""
@@ -211,9 +231,9 @@ class AdaptationTrial:
             adapted=adapted,
             parent=known.parent,
             fine_tuned=known.fine_tuned,
-            fine_tune_step_size=known.fine_tune_step_size,
+            fine_tune=known.fine_tune,
             random_start=known.random_start,
-            random_start_step_size=known.random_start_step_size,
+            random_start_steps=known.random_start_steps,
             buy_and_hold=known.buy_and_hold,
             other_support=None if others is None else _on_other_support(tests, weights, others),
             placebo=None if others is None else self._placebo(placebo_tests, others, known.placebo_parent),
@@ -227,18 +247,18 @@ class AdaptationTrial:
     ) -> Baselines:
         """Measure what the meta-learned policy is compared with; arguments as those of `proof`."""
         tuning = tuning[:: max(1, -(-len(tuning) // MOST_TUNING_TASKS))]
-        of_parent = tuned_step_size(tuning, self._fine_tuned)
-        of_random = tuned_step_size(tuning, self._from_random)
+        of_parent = tuned_steps(tuning, self._fine_tuned)
+        of_random = tuned_steps(tuning, self._from_random)
         return Baselines(
             parent=_growths(task.query_growth(self.parent.weights) for task in tests),
             fine_tuned=_growths(
                 self._fine_tuned(task, of_parent, "meta-test", row) for row, task in enumerate(tests)
             ),
-            fine_tune_step_size=of_parent,
+            fine_tune=of_parent,
             random_start=_growths(
                 self._from_random(task, of_random, "meta-test", row) for row, task in enumerate(tests)
             ),
-            random_start_step_size=of_random,
+            random_start_steps=of_random,
             buy_and_hold=_growths(task.buy_and_hold_growth() for task in tests),
             placebo_parent=_growths(task.query_growth(self.parent.weights) for task in placebo_tests),
         )
@@ -278,42 +298,61 @@ class AdaptationTrial:
         """The parent as a module; no adaptation changes it, and making one takes as long as an inner step."""
         return self.parent.policy()
 
-    def _fine_tuned(self, task: TradingTask, size: float, stream: str, row: int) -> float:
-        return self._plain(self._parent_policy, task, size, stream, row)
-
-    def _from_random(self, task: TradingTask, size: float, stream: str, row: int) -> float:
-        start = int(generator(self.seed, "random start", stream, row).integers(2**31))
-        return self._plain(build_policy(self.parent.policy_spec, start), task, size, stream, row)
-
-    def _plain(self, start: ActorCritic, task: TradingTask, size: float, stream: str, row: int) -> float:
+    def _fine_tuned(self, task: TradingTask, steps: PlainSteps, stream: str, row: int) -> float:
         rng = generator(self.seed, stream, row)
-        steps = self.config.inner_loop_steps
-        return task.query_growth(flat_weights(fine_tune(start, task.support, steps, size, rng, self.config)))
+        return plain_growth(self._parent_policy, task, steps, rng, self.config)
+
+    def _from_random(self, task: TradingTask, steps: PlainSteps, stream: str, row: int) -> float:
+        start = int(generator(self.seed, "random start", stream, row).integers(2**31))
+        policy = build_policy(self.parent.policy_spec, start)
+        return plain_growth(policy, task, steps, generator(self.seed, stream, row), self.config)
 
 
-def tuned_step_size(
-    tasks: Sequence[TradingTask], growth: Callable[[TradingTask, float, str, int], float]
+def plain_growth(
+    start: ActorCritic,
+    task: TradingTask,
+    steps: PlainSteps,
+    rng: np.random.Generator,
+    config: AdaptationConfig,
 ) -> float:
-    """Return the step size of the grid with the highest mean query growth; its middle where there is no task.
+    """Return the log growth per query bar after as many plain steps as the meta-learned policy takes.
 
-    All sizes are tried on some tasks and the best two on all, which costs half of trying all on all.
+    Args:
+        start: The policy to fine-tune; it stays as it is.
+        task: Where.
+        steps: Their size, and what they change. What `config` lets the meta-learned policy change has no say: whoever
+            fine-tunes a model is free to move all of it.
+        rng: Of the rollouts.
+        config: Number of steps, loss and advantages.
+    """
+    count = config.inner_loop_steps
+    config = replace(config, adapt=steps.adapt)
+    return task.query_growth(flat_weights(fine_tune(start, task.support, count, steps.size, rng, config)))
+
+
+def tuned_steps(
+    tasks: Sequence[TradingTask], growth: Callable[[TradingTask, PlainSteps, str, int], float]
+) -> PlainSteps:
+    """Return the plain steps of the grid with the highest mean query growth; `UNTUNED` where there is no task.
+
+    All are tried on some tasks and the best two on all, which costs a third of trying all on all.
 
     Args:
         tasks: Meta-validation tasks.
-        growth: Growth of what is tuned on a task, given step size, name of the random stream and number of the task.
+        growth: Growth of what is tuned on a task, given the steps, name of the random stream and number of the task.
     """
-    sizes = list(FINE_TUNE_STEP_SIZES)
     if not tasks:
-        return sizes[len(sizes) // 2]
+        return UNTUNED
     every = -(-len(tasks) // FIRST_TUNING_TASKS)
     first = [row for row in range(len(tasks)) if row % every == 0]
     rest = [row for row in range(len(tasks)) if row % every]
-    found: dict[float, list[float]] = {size: [] for size in sizes}
-    for rows, kept in ((first, SIZES_KEPT), (rest, 1)):
-        for size in sizes:
-            found[size] += [growth(tasks[row], size, "meta-validation", row) for row in rows]
-        sizes = sorted(sizes, key=lambda size: -float(np.mean(found[size])))[:kept]
-    return sizes[0]
+    left = list(PLAIN_STEPS)
+    found: dict[PlainSteps, list[float]] = {steps: [] for steps in left}
+    for rows, kept in ((first, STEPS_KEPT), (rest, 1)):
+        for steps in left:
+            found[steps] += [growth(tasks[row], steps, "meta-validation", row) for row in rows]
+        left = sorted(left, key=lambda steps: -float(np.mean(found[steps])))[:kept]
+    return left[0]
 
 
 def _on_other_support(

@@ -27,7 +27,7 @@ import numpy as np
 from rl.backtest.engine import Replay
 from rl.common.atomic_files import sha256_of, write_bytes
 from rl.common.errors import DataError
-from rl.stages.adaptation_proof import AdaptationProof, CrossSymbol, Placebo, measured_across
+from rl.stages.adaptation_proof import AdaptationProof, CrossSymbol, Placebo, PlainSteps, measured_across
 from rl.stages.gates import TradeRecord
 from rl.trading.kernel import REASONS
 from rl.trading.ledger import LOG_BAR, LOG_CHARGES, LOG_PRICE, LOG_REASON, LOG_SLIPPAGE, LOG_UNITS
@@ -258,12 +258,15 @@ def write_windows_log(path: Path, proof: AdaptationProof, across: CrossSymbol) -
     return _kept(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
-def _plain(record: AdaptationProof | Placebo) -> dict[str, Any]:
+def _plain(record: AdaptationProof | Placebo | PlainSteps) -> dict[str, Any]:
     """Return a record's fields by name, arrays as lists."""
-    return {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in vars(record).items()
-    }
+    return {name: _plain_value(value) for name, value in vars(record).items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, PlainSteps):
+        return _plain(value)
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def read_windows_log(path: Path) -> tuple[AdaptationProof, CrossSymbol]:
@@ -286,9 +289,9 @@ def read_windows_log(path: Path) -> tuple[AdaptationProof, CrossSymbol]:
             adapted=np.array(found["adapted"], dtype=np.float64).reshape(tasks, steps),
             parent=per_task(found["parent"]),
             fine_tuned=per_task(found["fine_tuned"]),
-            fine_tune_step_size=float(found["fine_tune_step_size"]),
+            fine_tune=PlainSteps(**found["fine_tune"]),
             random_start=per_task(found["random_start"]),
-            random_start_step_size=float(found["random_start_step_size"]),
+            random_start_steps=PlainSteps(**found["random_start_steps"]),
             buy_and_hold=per_task(found["buy_and_hold"]),
             other_support=None if found["other_support"] is None else per_task(found["other_support"]),
             placebo=placebo and Placebo(**{name: per_task(values) for name, values in placebo.items()}),

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rl.algorithms.adaptation import Parameters, adapt, fine_tune
+from rl.algorithms.adaptation import Parameters, adapt
 from rl.algorithms.maml import MAML, MAMLConfig
 from rl.algorithms.ppo import PPO
 from rl.checkpoints.adaptation import flat_weights
@@ -32,9 +32,10 @@ from rl.market.oracles import evaluate_positions, oracle_of
 from rl.market.synthetic import SyntheticMarket, generate
 from rl.policies.actor_critic import ActorCritic, build_policy
 from rl.policies.mixture import warm_start_mixture
-from rl.stages.adaptation_proof import tuned_step_size
+from rl.stages.adaptation_proof import PlainSteps, plain_growth, tuned_steps
 from rl.stages.known_answer import BARS_PER_SESSION, KnownMarket
 from rl.stages.maml_stage import TaskPool, expert_losses, maml_config
+from rl.stages.meta_selection import MetaSelection, meta_trained
 from rl.stages.moe_stage import regulariser
 from rl.stages.plan import Plan
 from rl.stages.policy_training import ppo_config
@@ -71,11 +72,11 @@ class FamilyResult:
     other_support: np.ndarray
     """Of it after the last number of steps on the support of another market. (W,)"""
     fine_tuned: np.ndarray
-    """Of the policy meta-training began from, after as many plain steps of the tuned size. (W,)"""
-    fine_tune_step_size: float
+    """Of the policy meta-training began from, after as many plain steps, tuned in size and in what they change. (W,)"""
+    fine_tune: PlainSteps
     random_start: np.ndarray
     """Of a network of the same shape started at random, another for each market, tuned likewise. (W,)"""
-    random_start_step_size: float
+    random_start_steps: PlainSteps
     oracle: np.ndarray
     """Of the best policy that knows the direction. (W,)"""
     entropy_at_start: float
@@ -240,10 +241,11 @@ def adapt_to_family(
     config = maml_config(plan)
     pool = TaskPool({MARKET.symbol: family.tasks(family.training, policy.spec)})
     learner = MAML(policy, pool, config, seed, auxiliary_loss=expert_losses(policy.spec, plan))
-    history = learner.train(on_iteration=report).history
-    return _judged(
-        family, policy, learner.step_sizes(), parent, config, seed, float(history[0]["entropy_before"])
-    )
+    tuning = family.tasks(family.tuning, policy.spec)
+    selection = MetaSelection(policy, learner.step_sizes(), tuning, config, seed)
+    history = meta_trained(learner, policy, selection, config.iterations, report).history
+    entropy = float(history[0]["entropy_before"])
+    return _judged(family, selection.policy, selection.step_sizes, parent, config, seed, entropy)
 
 
 def _judged(
@@ -260,12 +262,13 @@ def _judged(
     tuning = family.tasks(family.tuning, policy.spec)
     tests = family.tasks(family.test, policy.spec)
 
-    def fine_tuned(task: TradingTask, size: float, stream: str, row: int) -> float:
-        return _plain(parent, task, size, config, generator(seed, stream, row))
+    def fine_tuned(task: TradingTask, steps: PlainSteps, stream: str, row: int) -> float:
+        return plain_growth(parent, task, steps, generator(seed, stream, row), config)
 
-    def from_random(task: TradingTask, size: float, stream: str, row: int) -> float:
+    def from_random(task: TradingTask, steps: PlainSteps, stream: str, row: int) -> float:
         own = int(generator(seed, "random start", stream, row).integers(2**31))
-        return _plain(build_policy(policy.spec, own), task, size, config, generator(seed, stream, row))
+        start = build_policy(policy.spec, own)
+        return plain_growth(start, task, steps, generator(seed, stream, row), config)
 
     adapted = np.empty((len(tests), len(measured)))
     reached: list[np.ndarray] = []
@@ -279,7 +282,7 @@ def _judged(
                     reached.append(weights)
 
         adapt(policy, step_sizes, task.support, steps, generator(seed, "test", row), config, on_step=note)
-    of_parent, of_random = tuned_step_size(tuning, fine_tuned), tuned_step_size(tuning, from_random)
+    of_parent, of_random = tuned_steps(tuning, fine_tuned), tuned_steps(tuning, from_random)
     others = [reached[row - 1] for row in range(len(tests))]
     return FamilyResult(
         support_bars=family.support_bars,
@@ -287,9 +290,9 @@ def _judged(
         adapted=1e4 * adapted,
         other_support=_bp(task.query_growth(weights) for task, weights in zip(tests, others, strict=True)),
         fine_tuned=_bp(fine_tuned(task, of_parent, "test", row) for row, task in enumerate(tests)),
-        fine_tune_step_size=of_parent,
+        fine_tune=of_parent,
         random_start=_bp(from_random(task, of_random, "test", row) for row, task in enumerate(tests)),
-        random_start_step_size=of_random,
+        random_start_steps=of_random,
         oracle=np.array(
             [
                 oracle_growth(market, task.window.query)
@@ -299,14 +302,6 @@ def _judged(
         entropy_at_start=entropy,
         step_sizes={name: float(size) for name, size in step_sizes.items()},
     )
-
-
-def _plain(
-    start: ActorCritic, task: TradingTask, size: float, config: MAMLConfig, rng: np.random.Generator
-) -> float:
-    """Return the log growth per query bar after plain steps of one size."""
-    params = fine_tune(start, task.support, config.inner_loop_steps, size, rng, config)
-    return task.query_growth(flat_weights(params))
 
 
 def _copied(policy: ActorCritic) -> ActorCritic:

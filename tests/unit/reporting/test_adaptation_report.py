@@ -9,7 +9,7 @@ import pytest
 
 from rl.reporting.adaptation_report import adaptation_figures, adaptation_text, adaptation_words
 from rl.stages.adaptation_gate import adaptation_verdict
-from rl.stages.adaptation_proof import AdaptationProof, CrossSymbol, Placebo
+from rl.stages.adaptation_proof import AdaptationProof, CrossSymbol, Placebo, PlainSteps
 from rl.stages.gates import Verdict
 from rl.stages.plan import Criteria
 
@@ -44,9 +44,9 @@ def a_proof(tasks: int = 40) -> AdaptationProof:
         adapted=np.column_stack([wave(each, tasks) for each in (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 1.0, 0.9)]),
         parent=steady(-0.5, tasks),
         fine_tuned=steady(0.0, tasks),
-        fine_tune_step_size=0.1,
+        fine_tune=PlainSteps(size=0.1, adapt="all"),
         random_start=steady(0.9, tasks),
-        random_start_step_size=3.0,
+        random_start_steps=PlainSteps(size=3.0, adapt="heads"),
         buy_and_hold=steady(1.5, tasks),
         other_support=steady(0.1, tasks),
         placebo=Placebo(
@@ -166,7 +166,8 @@ def test_the_figures_hold_the_same_as_plain_values():
     ]
     assert all(each["met"] for each in found["controls"].values())
     assert found["controls"]["over_other_support"]["value"] == pytest.approx(0.9)
-    assert (found["fine_tune_step_size"], found["random_start_step_size"]) == (0.1, 3.0)
+    assert found["fine_tune"] == {"size": 0.1, "adapt": "all"}
+    assert found["random_start_steps"] == {"size": 3.0, "adapt": "heads"}
 
 
 def test_without_a_query_window_the_text_says_so():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rl.stages.adaptation_gate import FEWEST_TASKS, adaptation_verdict, interquartile_mean
-from rl.stages.adaptation_proof import AdaptationProof, CrossSymbol, Placebo
+from rl.stages.adaptation_proof import AdaptationProof, CrossSymbol, Placebo, PlainSteps
 from rl.stages.gates import Verdict
 from rl.stages.plan import Criteria
 
@@ -59,9 +59,9 @@ def a_proof(
         adapted=np.column_stack([growth(mean, step) for step, mean in enumerate(curve)]),
         parent=growth(parent, 11),
         fine_tuned=growth(fine_tuned, 12),
-        fine_tune_step_size=0.1,
+        fine_tune=PlainSteps(size=0.1, adapt="all"),
         random_start=growth(random_start, 13),
-        random_start_step_size=3.0,
+        random_start_steps=PlainSteps(size=3.0, adapt="heads"),
         buy_and_hold=growth(buy_and_hold, 14),
         other_support=None if other_support is None else growth(other_support, 15),
         placebo=None
@@ -344,7 +344,8 @@ def test_the_curve_has_the_mean_and_its_interval_after_each_number_of_steps():
     assert [each["upper"] - each["mean"] for each in curve] == pytest.approx([half] * 3, abs=1e-8)
     assert [each["mean"] - each["lower"] for each in curve] == pytest.approx([half] * 3, abs=1e-8)
     assert metrics["tasks"] == 40
-    assert (metrics["fine_tune_step_size"], metrics["random_start_step_size"]) == (0.1, 3.0)
+    assert metrics["fine_tune"] == {"size": 0.1, "adapt": "all"}
+    assert metrics["random_start_steps"] == {"size": 3.0, "adapt": "heads"}
 
 
 def test_steps_that_only_the_speed_asks_for_are_not_in_the_curve():

@@ -16,13 +16,16 @@ from rl.envs.tasks import TaskWindow, task_windows
 from rl.policies.actor_critic import build_policy
 from rl.stages.adaptation_gate import placebo_control
 from rl.stages.adaptation_proof import (
-    FINE_TUNE_STEP_SIZES,
     FIRST_TUNING_TASKS,
+    PLAIN_STEPS,
+    UNTUNED,
     AdaptationProof,
     AdaptationTrial,
+    PlainSteps,
     measured_steps,
     other_tasks,
-    tuned_step_size,
+    plain_growth,
+    tuned_steps,
 )
 from rl.stages.maml_stage import MetaTraining, maml_config
 from rl.stages.stage_model import model_of
@@ -102,9 +105,9 @@ def a_proof(curve: list[float]) -> AdaptationProof:
         adapted=np.tile(curve, (3, 1)),
         parent=np.zeros(3),
         fine_tuned=np.zeros(3),
-        fine_tune_step_size=0.1,
+        fine_tune=UNTUNED,
         random_start=np.zeros(3),
-        random_start_step_size=0.1,
+        random_start_steps=UNTUNED,
         buy_and_hold=np.zeros(3),
         other_support=None,
         placebo=None,
@@ -139,7 +142,7 @@ def test_holding_earns_the_move_of_the_query_bars(meta, data, proof):
 
 def test_a_random_start_owes_nothing_to_the_stage_before(data, proof):
     other = meta_training(data, edge_model(PLAN, follow=-1.0)).proof()
-    assert other.random_start_step_size == proof.random_start_step_size
+    assert other.random_start_steps == proof.random_start_steps
     np.testing.assert_array_equal(other.random_start, proof.random_start)
     assert (other.fine_tuned != proof.fine_tuned).any()
 
@@ -151,8 +154,8 @@ def test_every_task_has_a_random_start_of_its_own(meta, proof):
         seed = int(generator(3, "random start", "meta-test", row).integers(2**31))
         starts.append(build_policy(PARENT.policy_spec, seed))
         rng = generator(3, "meta-test", row)
-        tuned = fine_tune(starts[-1], task.support, 2, proof.random_start_step_size, rng, meta.config)
-        assert proof.random_start[row] == task.query_growth(flat_weights(tuned))
+        expected = plain_growth(starts[-1], task, proof.random_start_steps, rng, meta.config)
+        assert proof.random_start[row] == expected
     assert len({start.flat_parameters().numpy().tobytes() for start in starts}) == len(starts)
 
 
@@ -160,39 +163,65 @@ def test_another_seed_starts_elsewhere(data, proof):
     assert (meta_training(data, seed=4).proof().random_start != proof.random_start).any()
 
 
-def tuned_with(tasks: int, best: float) -> tuple[float, dict[float, list[int]]]:
-    """Return the size chosen where growth falls with the distance from the best, and the tasks each was tried on."""
-    tried: dict[float, list[int]] = {size: [] for size in FINE_TUNE_STEP_SIZES}
+@pytest.mark.parametrize(("adapt", "moved"), [("heads", {"actor.weight_1", "actor.bias_1"}), ("all", None)])
+def test_plain_fine_tuning_moves_what_it_was_tuned_to_move_whatever_meta_learning_may(meta, adapt, moved):
+    """The plan adapts heads; whoever fine-tunes the stage before has no reason to stop there."""
+    assert meta.config.adapt == "heads"
+    task, start = meta._meta_test[0], PARENT.policy()
+    steps = PlainSteps(size=1.0, adapt=adapt)
+    config = replace(meta.config, adapt=adapt)
+    rng = generator(3, "any", 0)
+    reached = fine_tune(start, task.support, config.inner_loop_steps, 1.0, rng, config)
+    before = dict(start.named_parameters())
+    assert {name for name in before if (reached[name] != before[name]).any()} == (
+        moved or set(adaptable_names(start, "all"))
+    )
+    growth = plain_growth(start, task, steps, generator(3, "any", 0), meta.config)
+    assert growth == task.query_growth(flat_weights(reached))
 
-    def growth(_task: Any, size: float, _stream: str, row: int) -> float:
-        tried[size].append(row)
-        # Every other task is worth more, whatever the size.
-        return -abs(np.log10(size / best)) + row % 2
 
-    return tuned_step_size(cast(Any, [None] * tasks), growth), tried
+def test_both_what_meta_learning_may_change_and_all_is_tried_from_small_to_large_steps():
+    for part in ("all", "heads"):
+        sizes = [steps.size for steps in PLAIN_STEPS if steps.adapt == part]
+        assert max(sizes) / min(sizes) >= 100
 
 
-@pytest.mark.parametrize("tasks", [1, 7, 40])
-@pytest.mark.parametrize("best", FINE_TUNE_STEP_SIZES)
-def test_the_step_size_that_grows_most_on_meta_validation_is_taken(tasks, best):
+def tuned_with(tasks: int, best: PlainSteps) -> tuple[PlainSteps, dict[PlainSteps, list[int]]]:
+    """Return what is chosen where growth falls with the distance from the best, and the tasks each was tried on."""
+    tried: dict[PlainSteps, list[int]] = {steps: [] for steps in PLAIN_STEPS}
+
+    def growth(_task: Any, steps: PlainSteps, _stream: str, row: int) -> float:
+        tried[steps].append(row)
+        # Every other task is worth more, whatever the steps.
+        return -abs(np.log10(steps.size / best.size)) - 0.3 * (steps.adapt != best.adapt) + row % 2
+
+    return tuned_steps(cast(Any, [None] * tasks), growth), tried
+
+
+@pytest.mark.parametrize("tasks", [1, 5, 40])
+@pytest.mark.parametrize("best", PLAIN_STEPS, ids=str)
+def test_the_steps_that_grow_most_on_meta_validation_are_taken(tasks, best):
     assert tuned_with(tasks, best)[0] == best
 
 
-def test_the_best_two_step_sizes_are_tried_on_every_task_the_others_on_a_few():
-    _, tried = tuned_with(40, 1.0)
-    # 3.0 is half a decade from the best, 0.1 a whole one.
-    assert sorted(tried[1.0]) == sorted(tried[3.0]) == list(range(40))
-    for size in (0.01, 0.1, 10.0):
-        assert len(tried[size]) == FIRST_TUNING_TASKS
-        assert max(tried[size]) >= 35
+def test_the_best_two_are_tried_on_every_task_the_others_on_a_few():
+    _, tried = tuned_with(40, PlainSteps(size=1.0, adapt="heads"))
+    everywhere = [steps for steps, rows in tried.items() if sorted(rows) == list(range(40))]
+    # The other part at the same size costs 0.3, half a decade of size 0.5.
+    assert everywhere == [PlainSteps(size=1.0, adapt="all"), PlainSteps(size=1.0, adapt="heads")]
+    for steps in set(PLAIN_STEPS) - set(everywhere):
+        assert len(tried[steps]) == FIRST_TUNING_TASKS
+        assert max(tried[steps]) >= 33
 
 
-def test_where_few_tasks_exist_every_step_size_is_tried_on_all_of_them():
-    assert set(map(tuple, tuned_with(FIRST_TUNING_TASKS, 1.0)[1].values())) == {tuple(range(8))}
+def test_where_few_tasks_exist_all_is_tried_on_all_of_them():
+    tried = tuned_with(FIRST_TUNING_TASKS, UNTUNED)[1]
+    assert set(map(tuple, tried.values())) == {tuple(range(FIRST_TUNING_TASKS))}
 
 
-def test_without_a_task_to_tune_on_the_middle_of_the_grid_is_taken():
-    assert tuned_with(0, 10.0)[0] == 1.0
+def test_without_a_task_to_tune_on_steps_of_middle_size_move_all():
+    assert tuned_with(0, PLAIN_STEPS[-1])[0] == UNTUNED
+    assert UNTUNED in PLAIN_STEPS
 
 
 # --- controls -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from rl.backtest.engine import Replay, replay_actions
 from rl.common.atomic_files import sha256_of
 from rl.common.errors import DataError
-from rl.stages.adaptation_proof import AdaptationProof, CrossSymbol, Placebo, measured_across
+from rl.stages.adaptation_proof import AdaptationProof, CrossSymbol, Placebo, PlainSteps, measured_across
 from rl.stages.evaluation import benchmark_on, packed, replay_on, trade_record
 from rl.stages.evidence_log import (
     log_path,
@@ -193,9 +193,9 @@ def a_proof(tasks: int, *, controls: bool = True) -> AdaptationProof:
         adapted=rng.normal(size=(tasks, 4)),
         parent=rng.normal(size=tasks),
         fine_tuned=rng.normal(size=tasks),
-        fine_tune_step_size=0.3,
+        fine_tune=PlainSteps(size=0.3, adapt="all"),
         random_start=rng.normal(size=tasks),
-        random_start_step_size=3.0,
+        random_start_steps=PlainSteps(size=3.0, adapt="heads"),
         buy_and_hold=rng.normal(size=tasks),
         other_support=rng.normal(size=tasks) if controls else None,
         placebo=placebo if controls else None,
