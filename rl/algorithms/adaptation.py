@@ -76,8 +76,12 @@ class AdaptationConfig:
     gamma: float = 0.995
     """Discount per step."""
 
-    gae_lambda: float = 0.5
-    """Weight of longer looks ahead in the advantages."""
+    gae_lambda: float = 0.95
+    """Weight of longer looks ahead in the advantages.
+
+    Large, although that is noisier: what lies beyond the look the baseline has to know, and a line in the observation
+    does not know that a position is worth having while the signal lasts. At 0.5 adapting unlearns to hold one.
+    """
 
     baseline_ridge: float = 1e-2
     """Shrinkage of the linear baseline, in squared units of an observation; observations are of order 1."""

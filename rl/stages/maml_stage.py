@@ -62,7 +62,7 @@ def maml_config(plan: Plan) -> MAMLConfig:
         adapt=params.adapt,
         engine=params.engine,
         gamma=ppo.gamma,
-        gae_lambda=ppo.gae_lambda,
+        gae_lambda=params.gae_lambda,
         inner_entropy_coef=ppo.entropy_coef,
     )
 

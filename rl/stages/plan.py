@@ -262,6 +262,8 @@ class MAMLParams(StrictModel):
     inner_step_size: Positive = 3.0
     support_sessions: Count = 5
     query_sessions: Count = 5
+    gae_lambda: Share = 0.95
+    """Not PPO's: a task's baseline is a line, which cannot know what a position is worth later."""
     meta_accumulation: Count = 1
     first_order_fraction: Share = 0.1
     adapt: Literal["all", "heads", "gate+heads"] = "heads"

@@ -225,6 +225,8 @@ def test_the_plans_settings_reach_the_meta_learner():
         "training_params.maml.first_order_fraction=0.5",
         "training_params.maml.adapt=heads",
         "training_params.maml.engine=learn2learn",
+        "training_params.maml.gae_lambda=0.7",
+        "training_params.ppo.gae_lambda=0.3",
         "training_params.ppo.gamma=0.9",
         "training_params.ppo.entropy_coef=0.02",
         "training_sequence.stage_3_maml.meta_iterations=11",
@@ -234,6 +236,8 @@ def test_the_plans_settings_reach_the_meta_learner():
     assert (config.inner_step_size, config.first_order_fraction, config.adapt) == (0.05, 0.5, "heads")
     assert (config.engine, config.iterations, config.inner_loop_steps) == ("learn2learn", 11, 2)
     assert (config.gamma, config.inner_entropy_coef) == (0.9, 0.02)
+    # PPO's own belongs to a baseline that is a network.
+    assert config.gae_lambda == 0.7
 
 
 def meta_trained(
