@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -358,7 +358,9 @@ def _train_with_fallbacks(
     """Train a stage; where its gate is not passed, extend, then search. Returns the best attempt and every verdict."""
     tried: list[_Attempt] = []
     for attempt in _attempts(run, stage, parent):
-        tried.append(attempt)
+        # An extension that found nothing better comes back with the attempt it extends.
+        if not any(attempt is each for each in tried):
+            tried.append(attempt)
         if not _wants_fallback(run.plan, attempt.verdict):
             break
     best = tried[_best_attempt(tried)]
@@ -461,6 +463,8 @@ class _MetaLearner:
     parent: StageModel
     baselines: Baselines | None = None
     """Measured for the first attempt; meta-training changes nothing in them."""
+    judged: dict[str, _Attempt] = field(default_factory=dict)
+    """Attempts so far by fingerprint: the same weights are not looked at again."""
 
     def begin(self, plan: Plan) -> _Training:
         """Return a training that has not begun."""
@@ -472,17 +476,23 @@ class _MetaLearner:
         on = f"{why} on {', '.join(training.symbols)}"
         run.listener.stage_started(symbol, "maml", iterations, "iterations", on)
         model = training.train(iterations, lambda figures: run.listener.progressed(symbol, "maml", figures))
+        before = self.judged.get(model.fingerprint())
+        if before is not None:
+            run.listener.said(symbol, f"{why}: no start was found that adapts better; its verdict stands")
+            return before
         counted = look(run, "validation", "adaptation", model)
         self.baselines = self.baselines or training.baselines()
         proof = training.proof(self.baselines)
         verdict = judge_adaptation(run, counted, model, proof, _across_symbols(run, training))
         adapted = proof.after(proof.steps)
-        return _Attempt(
+        attempt = _Attempt(
             model=replace(model, metrics={**model.metrics, "adaptation": verdict.metrics}),
             verdict=verdict,
             worth=float(adapted.mean()) if len(adapted) else -math.inf,
             adaptation=training.recipe().to_dict(),
         )
+        self.judged[model.fingerprint()] = attempt
+        return attempt
 
 
 def _across_symbols(run: SymbolRun, training: MetaTraining) -> CrossSymbol:

@@ -44,6 +44,7 @@ SMALL = (
     "training_params.maml.support_steps=32",
     "training_params.maml.query_steps=32",
     "training_params.maml.inner_loop_steps=2",
+    "training_params.maml.inner_step_size=0.1",
     "training_params.maml.evaluation_steps=2",
     "training_params.maml.support_sessions=1",
     "training_params.maml.query_sessions=1",
