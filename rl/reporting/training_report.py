@@ -333,7 +333,7 @@ def _control_text(control: MixtureControl, plan: Plan) -> list[str]:
     verdict = wrap(control.verdict(), TEXT_WIDTH, initial_indent="  ", subsequent_indent="    ")
     how_sure = (
         f"From and to: {percent(1.0 - 2.0 * plan.evidence.alpha, 0)} interval over validation, by which the weights of "
-        "all were chosen. Each was trained once: with another seed it may turn out otherwise."
+        "all were chosen."
     )
     return [
         "",

@@ -111,7 +111,7 @@ class MixtureControl:
             text += " That network beats stage 1 too, so more weights and more training pay by themselves."
         if self.mixture_attempts > 1:
             text += f" The mixture is the best of {self.mixture_attempts} attempts, the network had one."
-        return text
+        return f"{text} Each was trained once: another seed may turn it round."
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON: what is not a number is None."""
