@@ -100,7 +100,7 @@ class TaskPool:
 class MetaTraining:
     """Stage 3 for one symbol: meta-learning, of which the state that adapts best is the stage's model.
 
-    A tenth of the planned run apart, `MetaSelection` looks how well the present state adapts to tasks at the end of the
+    A fifth of the planned run apart, `MetaSelection` looks how well the present state adapts to tasks at the end of the
     training window, which meta-training does not use; the validation window takes no part. A further call of `train`
     goes on from the last state, not from the best, and the best so far stays in the running.
     """

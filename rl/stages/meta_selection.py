@@ -15,16 +15,22 @@ from rl.common.seeding import generator
 from rl.policies.actor_critic import ActorCritic, build_policy
 from rl.stages.trading_tasks import TradingTask
 
-LOOKS = 10
+LOOKS = 5
 """Looks at the meta-validation tasks in a run of the planned length; an extension is looked at as often."""
 
-LOOK_TASKS = 6
-"""Meta-validation tasks of a look, spread evenly: ten looks then take about a tenth of the time of meta-training."""
+FEWEST_BETWEEN = 10
+"""Meta-iterations between two looks at least: a look takes as long as about three of them."""
+
+LOOK_TASKS = 8
+"""Meta-validation tasks of a look, spread evenly; all looks together take about a tenth of the time of the stage.
+
+Rather few looks at many tasks: the policy changes slowly, and growth on a few tasks is mostly chance.
+"""
 
 
 def iterations_between_looks(planned: int) -> int:
     """Return after how many meta-iterations to look again, given those of the whole run."""
-    return max(1, round(planned / LOOKS))
+    return max(FEWEST_BETWEEN, round(planned / LOOKS))
 
 
 def spread_evenly(tasks: Sequence[TradingTask], most: int) -> list[TradingTask]:
@@ -122,7 +128,7 @@ def meta_trained(
     iterations: int,
     on_iteration: Callable[[dict[str, float]], None] | None = None,
 ) -> MAMLResult:
-    """Meta-train for so many more iterations, with a look at every tenth of the planned run and one at the end.
+    """Meta-train for so many more iterations, with a look at every fifth of the planned run and one at the end.
 
     Args:
         learner: The meta-learner; it goes on from its last state, whichever was best.
