@@ -7,12 +7,15 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
+from rl.algorithms.adaptation import AdaptationConfig, RolloutData, baseline_advantages
 from rl.checkpoints.predictor import META_WEIGHTS, STEP_SIZE_PREFIX
 from rl.common.errors import DataError
 from rl.features.pipeline import FeatureTable
 from rl.policies.actor_critic import build_policy
 from rl.stages.maml_stage import MetaTraining, TaskPool, maml_config
+from rl.stages.plan import load_plan
 from rl.stages.stage_model import StageModel
 from rl.stages.symbol_data import SymbolData
 from rl.stages.trading_tasks import (
@@ -24,6 +27,7 @@ from rl.stages.trading_tasks import (
 )
 from tests.unit.stages.small_symbol import (
     BARS_PER_SESSION,
+    PLAN_FILE,
     edge_bars,
     edge_model,
     edge_table,
@@ -309,6 +313,57 @@ def test_tasks_are_drawn_by_symbol_first_so_that_a_long_history_does_not_drown_a
     drawn = pool.sample(2000, np.random.default_rng(0))
     share = np.mean([task.window.symbol == "EDGE_15" for task in drawn])
     assert share == pytest.approx(0.5, abs=0.05)
+
+
+# --- how far an adaptation looks ahead ------------------------------------------------------------------------------
+
+
+def held_positions(bars: int = 256, lanes: int = 256) -> tuple[RolloutData, np.ndarray]:
+    """Return accounts in a market where one has to hold to earn, and which of their steps entered with the signal.
+
+    The signal, 1 or -1, lasts 20 bars on average and pays 0.1 a bar to a position on its side; a unit of turnover costs
+    0.3. Accounts leave their position alone at nine bars of ten, else they take a random one. So entering with the
+    signal earns about 0.69 until the signal or the account turns, and costs 0.3 at once.
+    """
+    rng = np.random.default_rng(0)
+    signal, position = rng.choice([-1.0, 1.0], lanes), np.zeros(lanes)
+    obs, reached, rewards, entered = [], [], [], []
+    for _ in range(bars):
+        wanted = np.where(rng.random(lanes) < 0.9, position, rng.choice([-1.0, 0.0, 1.0], lanes))
+        obs.append(np.column_stack([signal, position]))
+        rewards.append(0.1 * wanted * signal - 0.3 * np.abs(wanted - position))
+        entered.append((position == 0.0) & (wanted == signal))
+        signal = np.where(rng.random(lanes) < 0.05, -signal, signal)
+        position = wanted
+        reached.append(np.column_stack([signal, position]))
+    never = np.zeros((bars, lanes), dtype=bool)
+    rollout = RolloutData(
+        obs=torch.tensor(np.concatenate(obs)),
+        next_obs=torch.tensor(np.concatenate(reached)),
+        actions=torch.zeros(bars * lanes, dtype=torch.int64),
+        log_probs=torch.zeros(bars * lanes),
+        rewards=np.array(rewards),
+        terminated=never,
+        truncated=np.arange(bars)[:, None] == np.full((bars, lanes), bars - 1),
+    )
+    return rollout, np.array(entered)
+
+
+def test_an_adaptation_sees_that_a_position_is_worth_holding_while_the_signal_lasts():
+    """With PPO's shorter look it sees the cost only: a line in signal and position knows nothing of their product."""
+    plan = load_plan(PLAN_FILE)
+    rollout, entered = held_positions()
+
+    def worth(config: AdaptationConfig) -> float:
+        advantages = baseline_advantages(rollout, config)
+        before, after = (rows[:, 1].reshape(entered.shape) == 0.0 for rows in (rollout.obs, rollout.next_obs))
+        stayed_out = (before & after).numpy()
+        return float(advantages[entered].mean() - advantages[stayed_out].mean())
+
+    config = maml_config(plan)
+    assert worth(config) > 0.0
+    # Else this market could not tell the two.
+    assert worth(replace(config, gae_lambda=plan.training_params.ppo.gae_lambda)) < 0.0
 
 
 # --- what a task measures -------------------------------------------------------------------------------------------
