@@ -122,7 +122,7 @@ class CellStore:
     def _path(self, row: Row, stage: str, seed: int) -> Path:
         instrument = row.known.instrument().instrument.model_dump(mode="json")
         follows_from = {
-            "plan": _plan_of(stage, self._plan),
+            "plan": _plan_of(stage, plan_for(row, self._plan)),
             "code": code_that_learns(stage),
             "libraries": {name: version(name) for name in LIBRARIES},
             "market": row.known.kind,
@@ -137,6 +137,11 @@ class CellStore:
         text = json.dumps(follows_from, sort_keys=True, allow_nan=False)
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         return self._folder / f"{row.name}-{stage}-seed{seed}-{key}.json"
+
+
+def plan_for(row: Row, plan: Plan) -> Plan:
+    """Return the plan a row is trained under."""
+    return plan if row.passes is None else plan.with_ppo(k_epochs=row.passes)
 
 
 def _plan_of(stage: str, plan: Plan) -> dict[str, Any]:
@@ -182,7 +187,7 @@ class _RowAndSeed:
     def __init__(self, row: Row, seed: int, plan: Plan, store: CellStore, on_cell: OnCell) -> None:
         self._row = row
         self._seed = seed
-        self._plan = plan
+        self._plan = plan_for(row, plan)
         self._store = store
         self._on_cell = on_cell
         self._cells: dict[str, Cell] = {}

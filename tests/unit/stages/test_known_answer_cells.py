@@ -55,11 +55,18 @@ def test_a_cell_comes_back_as_it_was_kept_and_so_does_its_model(store):
         replace(ROW, shuffle_features=True),
         replace(ROW, sessions=41),
         replace(ROW, unseen_sessions=11),
+        replace(ROW, passes=5),
     ],
-    ids=["cost", "parameter", "market", "steps", "shuffled", "longer", "judged longer"],
+    ids=["cost", "parameter", "market", "steps", "shuffled", "longer", "judged longer", "passes"],
 )
 def test_a_cell_of_another_row_definition_is_measured_anew(store, row):
     assert store.find(row, "ppo", 0) is None
+
+
+def test_a_row_trains_with_passes_of_its_own_or_with_the_plans():
+    plan = small_plan()
+    assert known_answer_cells.plan_for(ROW, plan) == plan
+    assert known_answer_cells.plan_for(replace(ROW, passes=5), plan).training_params.ppo.k_epochs == 5
 
 
 def test_another_seed_or_stage_is_another_cell(store):
