@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from benchmarks.tuning_seeds import add_comparison_options, refuse_judged_seeds
 from rl.common.atomic_files import write_json
 from rl.common.threads import use_one_thread
 from rl.policies.spec import parameter_count
@@ -31,8 +32,6 @@ from rl.stages.moe_stage import equal_parameter_training
 from rl.stages.plan import Plan, load_plan
 
 PLAN = Path(__file__).resolve().parents[1] / "config" / "training_sequence.yaml"
-FIRST_TUNING_SEED = 50
-"""Smaller seeds are those results are reported on."""
 
 COST_BP = 0.25
 TOTAL_STEPS = 2_600_000
@@ -202,7 +201,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--market", default="moe_wide", choices=("moe_wide", "moe4"))
     parser.add_argument("--arms", nargs="+", default=tuple(ARMS), choices=ARMS, metavar="ARM")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[50], metavar="SEED")
+    add_comparison_options(parser, seeds=[50])
     parser.add_argument("--steps", type=int, default=TOTAL_STEPS, help=f"in all (default: {TOTAL_STEPS:,})")
     parser.add_argument(
         "--parent-steps",
@@ -210,19 +209,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         default=PARENT_STEPS,
         help=f"of them spent on stage 1 (default: {PARENT_STEPS:,})",
     )
-    parser.add_argument(
-        "--judged", action="store_true", help="allow the seeds below 50, to confirm a choice once made"
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="keep the runs in FILE and repeat none that is in it"
-    )
     options = parser.parse_args(argv)
-    early = [seed for seed in options.seeds if seed < FIRST_TUNING_SEED]
-    if early and not options.judged:
-        parser.error(
-            f"seeds from {FIRST_TUNING_SEED} on are for choosing settings, but {early[0]} was given; "
-            "to confirm a choice on a seed that results are reported on, add --judged"
-        )
+    refuse_judged_seeds(parser, options)
     if not 0 < options.parent_steps < options.steps:
         parser.error(f"--parent-steps has to lie between 0 and --steps, but is {options.parent_steps}")
     return options

@@ -20,14 +20,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from benchmarks.tuning_seeds import add_comparison_options, refuse_judged_seeds
 from rl.common.atomic_files import write_json
 from rl.common.threads import use_one_thread
 from rl.stages.known_answer import learn
 from rl.stages.plan import load_plan
 
 PLAN = Path(__file__).resolve().parents[1] / "config" / "training_sequence.yaml"
-FIRST_TUNING_SEED = 50
-"""Smaller seeds are those results are reported on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,20 +223,9 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--markets", nargs="+", default=USUAL_MARKETS, choices=MARKETS, metavar="MARKET")
     parser.add_argument("--settings", nargs="+", default=tuple(SETTINGS), choices=SETTINGS, metavar="SETTING")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[50, 51], metavar="SEED")
-    parser.add_argument(
-        "--judged", action="store_true", help="allow the seeds below 50, to confirm a choice once made"
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="keep the runs in FILE and repeat none that is in it"
-    )
+    add_comparison_options(parser, seeds=[50, 51])
     options = parser.parse_args(argv)
-    early = [seed for seed in options.seeds if seed < FIRST_TUNING_SEED]
-    if early and not options.judged:
-        parser.error(
-            f"seeds from {FIRST_TUNING_SEED} on are for choosing settings, but {early[0]} was given; "
-            "to confirm a choice on a seed that results are reported on, add --judged"
-        )
+    refuse_judged_seeds(parser, options)
     return options
 
 

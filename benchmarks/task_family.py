@@ -11,10 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.tuning_seeds import FIRST_TUNING_SEED, first_judged
 from rl.common.threads import use_one_thread
-
-FIRST_TUNING_SEED = 50
-"""Smaller seeds are those results are reported on."""
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -39,10 +37,10 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="allow other settings on seeds below 50, to confirm a choice once made",
     )
     options = parser.parse_args(argv)
-    early = [seed for seed in options.seeds if seed < FIRST_TUNING_SEED]
-    if options.overrides and early and not options.judged:
+    early = first_judged(options)
+    if options.overrides and early is not None:
         parser.error(
-            f"settings are chosen on seeds from {FIRST_TUNING_SEED} on, but --set was given with seed {early[0]}; add "
+            f"settings are chosen on seeds from {FIRST_TUNING_SEED} on, but --set was given with seed {early}; add "
             f"--seeds {FIRST_TUNING_SEED}, or --judged to confirm a choice on a seed that results are reported on"
         )
     return options
