@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import signal
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rl import __version__
 from rl.apps.commands.options import LEARNING_FILE
+from rl.apps.commands.workers import worker_pool
 from rl.common.atomic_files import sweep_stray_files, write_json
 from rl.common.errors import OK, UNEXPECTED, UsageError
-from rl.common.threads import use_one_thread
 from rl.reporting.learning_table import learning_table, missed_marks
 from rl.reporting.tables import number
 from rl.stages.known_answer_cells import CellStore, code_that_learns, measure_row
@@ -123,26 +121,10 @@ def _measured(jobs: Sequence[_Job], workers: int) -> list[Cell]:
     if workers == 1 or len(jobs) <= 1:
         return [cell for job in jobs for cell in _measure(job)]
     cells: list[Cell] = []
-    # Fresh interpreters, as in training: a forked one would inherit torch's and numba's threads half-alive.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin_worker)
-    try:
+    with worker_pool(min(workers, len(jobs))) as pool:
         for future in as_completed([pool.submit(_measure, job) for job in jobs]):
             cells += future.result()
-    except BaseException:
-        # Ctrl-C, SIGTERM or a fault: what is finished is on disk, the rest need not be waited for.
-        for child in multiprocessing.active_children():
-            child.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
     return cells
-
-
-def _begin_worker() -> None:
-    """Keep to one thread, and leave Ctrl-C, which every process of a terminal gets, to the parent."""
-    use_one_thread()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _measure(job: _Job) -> list[Cell]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,10 +22,10 @@ from rl.apps.commands.symbols import (
     instrument_of,
     symbols_of,
 )
+from rl.apps.commands.workers import worker_pool
 from rl.common.atomic_files import sweep_stray_files, write_text
 from rl.common.errors import DATA, GATE_STOPPED, OK, StagegateError
 from rl.common.runlog import RunLog
-from rl.common.threads import use_one_thread
 from rl.features.processed_store import ProcessOutcome
 from rl.market.checks import counted
 from rl.market.instruments import InstrumentBook, load_instruments
@@ -245,26 +243,14 @@ def _run(
             except Exception as error:  # noqa: BLE001 - one symbol's fault must not cost the others' results
                 console.problem(job.symbol, _told(error, job.symbol, job.log))
     else:
-        # Fresh interpreters: a forked one would inherit torch's and numba's threads half-alive.
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(
-            min(workers, len(jobs)), mp_context=context, initializer=_ignore_interrupts
-        )
-        waiting = {pool.submit(_in_worker, job): job for job in jobs}
-        try:
+        with worker_pool(min(workers, len(jobs))) as pool:
+            waiting = {pool.submit(_in_worker, job): job for job in jobs}
             for future in as_completed(waiting):
                 job = waiting[future]
                 try:
                     outcomes[job.symbol] = future.result()
                 except Exception as error:  # noqa: BLE001 - as above
                     console.problem(job.symbol, _told(error, job.symbol, job.log))
-        except BaseException:
-            # Ctrl-C, SIGTERM or a fault of ours: waiting for the other symbols to finish would take minutes.
-            for child in multiprocessing.active_children():
-                child.terminate()
-            raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
     return outcomes
 
 
@@ -282,13 +268,7 @@ def _told(error: Exception, name: str, log: Path) -> StagegateError:
     return StagegateError(f"unexpected error: {type(error).__name__}: {error}\n  traceback: {place}")
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C, which every process of a terminal gets, to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _in_worker(job: _Job) -> SymbolOutcome:
-    use_one_thread()
     names = [job.symbol, *job.others, *([job.held_out] if job.held_out else [])]
     data = {
         name: prepare(

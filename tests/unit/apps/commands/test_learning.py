@@ -11,6 +11,7 @@ import torch
 
 import rl.__main__
 from rl.apps.commands import learning
+from rl.apps.commands.workers import begin_worker
 from rl.common.errors import OK, UNEXPECTED, USAGE
 from rl.stages.known_answer import KnownMarket
 from rl.stages.known_answer_table import ROWS, Row, at_least
@@ -104,7 +105,7 @@ def test_a_worker_keeps_to_one_thread_and_leaves_interrupts_to_its_parent():
     before = signal.getsignal(signal.SIGINT), torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        learning._begin_worker()
+        begin_worker()
         assert torch.get_num_threads() == 1
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
