@@ -38,12 +38,13 @@ TOTAL_STEPS = 2_600_000
 PARENT_STEPS = 100_000
 """Of them spent on stage 1 before mixture and network grow out of it."""
 
-PPO, MIXTURE, NETWORK = "PPO", "mixture", "one network"
+PPO, MIXTURE, NETWORK, FRESH = "PPO", "mixture", "one network", "mixture, from random weights"
 NO_DIVERSITY, MUCH_DIVERSITY = "mixture, diversity 0", "mixture, diversity 0.2"
 ARMS: dict[str, tuple[str, ...]] = {
     PPO: (),
     MIXTURE: (),
     NETWORK: (),
+    FRESH: ("model_management.transfer_learning=false",),
     NO_DIVERSITY: ("training_params.moe.diversity_loss_weight=0.0",),
     MUCH_DIVERSITY: ("training_params.moe.diversity_loss_weight=0.2",),
 }
@@ -106,7 +107,11 @@ def measure(market: str, arm: str, seed: int, steps: int, parent_steps: int) -> 
 def settings_of(plan: Plan) -> dict[str, Any]:
     """Return what a run was trained by, as far as a plan may change it."""
     params = plan.training_params
-    return {"ppo": params.ppo.model_dump(mode="json"), "moe": params.moe.model_dump(mode="json")}
+    return {
+        "ppo": params.ppo.model_dump(mode="json"),
+        "moe": params.moe.model_dump(mode="json"),
+        "transfer_learning": plan.model_management.transfer_learning,
+    }
 
 
 def read_runs(path: Path | None) -> list[Run]:

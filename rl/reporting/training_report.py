@@ -230,6 +230,8 @@ def _stage_text(stage: StageOutcome, plan: Plan) -> list[str]:
         )
     if "experts" in figures:
         lines += _expert_text(figures["experts"])
+    if stage.stage == "moe" and not stage.model.metrics.get("transfer_learning", True):
+        lines.append("  " + _fresh_start(plan))
     if stage.stage == "maml":
         lines += adaptation_text(stage.verdict)
     lines += _worth_of_mixture(stage)
@@ -238,6 +240,12 @@ def _stage_text(stage: StageOutcome, plan: Plan) -> list[str]:
     if stage.champion is not None and plan.monitoring.compare_stages:
         lines.append(f"  {stage.champion.text}")
     return lines
+
+
+def _fresh_start(plan: Plan) -> str:
+    if plan.model_management.transfer_learning:
+        return "Its experts started from random weights: those that grew out of stage 1 had not parted."
+    return "Its experts started from random weights, as the plan says (transfer_learning: false)."
 
 
 def _expert_text(found: dict[str, Any]) -> list[str]:

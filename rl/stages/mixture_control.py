@@ -137,8 +137,8 @@ def mixture_control(
 ) -> MixtureControl:
     """Train the network of equal size as the mixture was trained, and compare the three on validation.
 
-    As the mixture: from the same parent, in rounds of as many episodes, under the settings of the attempt that was
-    kept, choosing by validation as often.
+    As the mixture: from the same parent or from random weights, in rounds of as many episodes, under the settings of
+    the attempt that was kept, choosing by validation as often.
 
     Args:
         data: The symbol.
@@ -152,6 +152,8 @@ def mixture_control(
     """
     wall, cpu = time.perf_counter(), time.process_time()
     plan = plan.with_ppo(**mixture.metrics["searched"])
+    if not mixture.metrics["transfer_learning"]:
+        plan = plan.with_fresh_experts()
     training = equal_parameter_training(data, plan, parent, seed=plan.seed)
     for episodes in mixture.metrics["episodes_by_round"]:
         training.train(episodes, report)

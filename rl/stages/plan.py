@@ -245,6 +245,8 @@ class MoEParams(StrictModel):
     diversity_cap: Positive = 0.3
     expert_init_noise: Positive = 0.1
     """Above 0, because exact copies of one network receive equal gradients and never part."""
+    fresh_start_if_collapsed: bool = True
+    """Where the experts that grew out of stage 1 have not parted, train the stage once more from random weights."""
     dense_control: bool = True
     """After stage 2, train one network of as many parameters, to see what the mixture form earns."""
 
@@ -631,6 +633,10 @@ class Plan(StrictModel):
     def with_ppo(self, **changes: Any) -> Plan:
         """Return the plan with other PPO settings (a candidate of the search)."""
         return _plan_of(_laid_over(self.as_dict(), {"training_params": {"ppo": changes}}))
+
+    def with_fresh_experts(self) -> Plan:
+        """Return the plan with a stage 2 that starts from random weights."""
+        return _plan_of(_laid_over(self.as_dict(), {"model_management": {"transfer_learning": False}}))
 
     def with_maml(self, **changes: Any) -> Plan:
         """Return the plan with other meta-learning settings (a candidate of the search)."""

@@ -152,6 +152,7 @@ class PolicyTraining:
             "validation_looks": len(self._curve),
             "episodes_by_round": list(self._rounds),
             "searched": self._plan.searched_settings(),
+            "transfer_learning": self._plan.model_management.transfer_learning,
         }
         model = model_of(self._stage, self._policy, episodes=self._episodes, metrics=metrics)
         self._policy.load_flat(torch.from_numpy(final))

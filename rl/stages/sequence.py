@@ -38,7 +38,7 @@ from rl.stages.plan import STAGES, Plan
 from rl.stages.policy_training import PolicyTraining, ppo_config
 from rl.stages.ppo_stage import ppo_training
 from rl.stages.promotion import judge_promotion
-from rl.stages.specialisation import specialisation
+from rl.stages.specialisation import collapses_on, specialisation
 from rl.stages.stage_model import STAGE_TITLES, StageModel
 from rl.stages.symbol_data import SymbolData
 
@@ -249,11 +249,11 @@ def _train_stage(
     run: SymbolRun, stage: str, parent: _Contender | None, champion: _Contender | None
 ) -> tuple[StageOutcome, _Contender]:
     wall, cpu = time.perf_counter(), time.process_time()
-    lineage = (*parent.lineage, parent.model.fingerprint()) if parent else ()
     if stage == "maml" and parent is None:
         raise UsageError("stage 3 needs the model of a stage before it; add ppo or moe to --stages")
     kept, attempts = _train_with_fallbacks(run, stage, parent.model if parent else None)
     model = kept.model
+    lineage = (*parent.lineage, parent.model.fingerprint()) if parent and kept.is_grown else ()
     replay = validation_replay(run, model)
     contender = _Contender(
         model=model,
@@ -346,6 +346,10 @@ class _Attempt:
     """Return on validation; chooses among attempts with equal verdicts."""
     adaptation: dict[str, Any] | None = None
     """How a stage-3 model is adapted before use."""
+    is_grown: bool = True
+    """False where it started from random weights, not from the stage before."""
+    collapses: tuple[str, ...] = ()
+    """Why a mixture that grew out of stage 1 is to be trained once more with experts that start afresh."""
 
 
 _Training = Callable[[int, str], _Attempt]
@@ -355,13 +359,16 @@ _Training = Callable[[int, str], _Attempt]
 def _train_with_fallbacks(
     run: SymbolRun, stage: str, parent: StageModel | None
 ) -> tuple[_Attempt, list[Verdict]]:
-    """Train a stage; where its gate is not passed, extend, then search. Returns the best attempt and every verdict."""
+    """Train a stage; where its gate is not passed, extend, then search. Returns the best attempt and every verdict.
+
+    A mixture whose experts have not parted is trained once more from random weights, whatever its gate said.
+    """
     tried: list[_Attempt] = []
     for attempt in _attempts(run, stage, parent):
         # An extension that found nothing better comes back with the attempt it extends.
         if not any(attempt is each for each in tried):
             tried.append(attempt)
-        if not _wants_fallback(run.plan, attempt.verdict):
+        if not attempt.collapses and not _wants_fallback(run.plan, tried[_best_attempt(tried)].verdict):
             break
     best = tried[_best_attempt(tried)]
     verdicts = [attempt.verdict for attempt in tried if attempt is not best]
@@ -370,6 +377,9 @@ def _train_with_fallbacks(
 
 def _attempts(run: SymbolRun, stage: str, parent: StageModel | None) -> Iterator[_Attempt]:
     """Yield the stage trained as planned, then longer, then anew with each listed combination of settings.
+
+    Copies of a network that has fitted everything have nothing to divide: a mixture that has collapsed so comes second
+    with experts that start afresh.
 
     Each is trained when it is asked for, so that a gate that was passed saves the rest.
     """
@@ -384,10 +394,15 @@ def _attempts(run: SymbolRun, stage: str, parent: StageModel | None) -> Iterator
         learner = _PolicyLearner(run, stage, parent)
         sequence = run.plan.training_sequence
         planned, unit = {"ppo": sequence.stage_1_ppo, "moe": sequence.stage_2_moe}[stage].episodes, "episodes"
-        first = -(-fallback.max_extension_episodes // EXTENSION_ROUNDS)
-        parts = [first, fallback.max_extension_episodes - first]
+        half = -(-fallback.max_extension_episodes // EXTENSION_ROUNDS)
+        parts = [half, fallback.max_extension_episodes - half]
     train = learner.begin(run.plan)
-    yield train(planned, f"{planned} {unit}")
+    first = train(planned, f"{planned} {unit}")
+    yield first
+    if first.collapses:
+        yield learner.begin(run.plan.with_fresh_experts())(
+            planned, f"{planned} {unit} with experts that start afresh"
+        )
     for part in parts if fallback.extend_training else []:
         if part:
             yield train(part, f"extended by {part} {unit}")
@@ -434,9 +449,10 @@ class _PolicyLearner:
             training = ppo_training(self.run.data, plan, seed=plan.seed)
         else:
             training = moe_training(self.run.data, plan, self.parent, seed=plan.seed)
-        return partial(self._attempt, training)
+        is_grown = self.parent is not None and plan.model_management.transfer_learning
+        return partial(self._attempt, training, is_grown)
 
-    def _attempt(self, training: PolicyTraining, episodes: int, why: str) -> _Attempt:
+    def _attempt(self, training: PolicyTraining, is_grown: bool, episodes: int, why: str) -> _Attempt:
         run, symbol, stage = self.run, self.run.data.symbol, self.stage
         run.listener.stage_started(symbol, stage, episodes, "episodes", why)
         model = training.train(
@@ -446,7 +462,28 @@ class _PolicyLearner:
         )
         forget_unjudged(run.models_dir, symbol, stage)
         verdict = judge_progress(run, stage, model)
-        return _Attempt(model=model, verdict=verdict, worth=model.metrics["best_score"])
+        return _Attempt(
+            model=model,
+            verdict=verdict,
+            worth=model.metrics["best_score"],
+            is_grown=is_grown,
+            collapses=self._collapses(model) if is_grown else (),
+        )
+
+    def _collapses(self, model: StageModel) -> tuple[str, ...]:
+        """Return why a mixture has to be trained with experts that start afresh; empty where it has not."""
+        run = self.run
+        is_mixture = model.policy_spec["encoder"] == "mixture"
+        if not is_mixture or not run.plan.training_params.moe.fresh_start_if_collapsed:
+            return ()
+        found = tuple(collapses_on(run.data, model, "validation"))
+        if found:
+            run.listener.said(
+                run.data.symbol,
+                f"the experts have not parted since they grew out of stage 1 ({'; '.join(found)}); trained once more "
+                "with experts that start afresh",
+            )
+        return found
 
 
 def _save_unjudged(run: SymbolRun, best: StageModel) -> None:

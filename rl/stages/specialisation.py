@@ -256,9 +256,7 @@ def specialisation(
         seed: Decides by how much regimes and the gate's choice are shifted.
     """
     policy = model.policy()
-    # The last bar decides nothing.
-    rows = np.arange(replay.start, replay.stop - 1)
-    rows = rows[data.table.usable[rows]]
+    rows = _deciding_rows(data, window)
     parts = _parts_of_flat_account(policy, data.market.features[rows])
     use = expert_use(parts)
     found = regimes_of(data)
@@ -289,6 +287,20 @@ def specialisation(
             rng=generator(seed, "assignment", data.symbol, window),
         ),
     )
+
+
+def collapses_on(data: SymbolData, model: StageModel, window: str) -> list[str]:
+    """Return every way in which a mixture is none on a window, in words; empty for a healthy one."""
+    features = data.market.features[_deciding_rows(data, window)]
+    return expert_use(_parts_of_flat_account(model.policy(), features)).collapses()
+
+
+def _deciding_rows(data: SymbolData, window: str) -> np.ndarray:
+    """Return the rows of a window on which a policy decides. (B,)"""
+    start, stop = data.window(window)
+    # The last bar decides nothing.
+    rows = np.arange(start, stop - 1)
+    return rows[data.table.usable[rows]]
 
 
 @torch.no_grad()

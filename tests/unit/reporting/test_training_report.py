@@ -372,6 +372,27 @@ def test_without_a_control_nothing_is_said_of_one(outcome, tmp_path):
     assert "dense_control" not in found["symbols"]["EDGE_15"]["stages"]["moe"]
 
 
+@pytest.mark.parametrize(
+    ("started_afresh", "setting", "said"),
+    [
+        (True, "true", "from random weights: those that grew out of stage 1 had not parted."),
+        (True, "false", "from random weights, as the plan says (transfer_learning: false)."),
+        (False, "true", None),
+    ],
+)
+def test_a_mixture_that_did_not_grow_out_of_stage_1_says_so_and_why(
+    outcome, tmp_path, started_afresh, setting, said
+):
+    ppo, moe, maml = outcome.stages
+    started = replace(
+        moe, model=replace(moe.model, metrics={**moe.model.metrics, "transfer_learning": not started_afresh})
+    )
+    plan = small_plan(f"model_management.transfer_learning={setting}")
+    text, _ = written(tmp_path, replace(outcome, stages=(ppo, started, maml)), plan=plan)
+    assert ("Its experts started" in text) is started_afresh
+    assert said is None or said in text
+
+
 def test_a_symbol_that_stopped_says_where_and_why(outcome, tmp_path):
     stopped = replace(
         outcome,

@@ -16,6 +16,8 @@ from rl.checkpoints.checkpoint import load_checkpoint
 from rl.checkpoints.registry import best_available
 from rl.common.errors import CheckpointError, ConfigError, UsageError
 from rl.policies.actor_critic import build_policy
+from rl.policies.mixture import warm_start_mixture
+from rl.stages import mixture_control
 from rl.stages.evaluation import packed, replay_on, returns_by_session
 from rl.stages.evidence import EvidenceLedger
 from rl.stages.gates import Verdict
@@ -317,6 +319,130 @@ def test_where_an_extension_did_better_the_extended_model_is_kept(run, data):
     best = max(point["mean_session_return"] for point in curve if point["episodes"] > 0)
     assert best > max(point["mean_session_return"] for point in curve if 0 < point["episodes"] <= 4)
     assert stage.validation["mean_session_return"] == best
+
+
+# --- a mixture that has not become one --------------------------------------------------------------------------------
+
+STARTS_AFRESH = "training_params.moe.fresh_start_if_collapsed=true"
+
+
+def mixture_of_clones(plan: Plan, follow: float) -> StageModel:
+    """Return a mixture whose experts all act as the edge model does, under a gate that has chosen nothing."""
+    single = edge_model(plan, follow=follow, stage="moe")
+    policy = warm_start_mixture(single.policy(), mixture_spec_for(single), noise=0.001, seed=0)
+    return replace(single, policy_spec=dict(policy.spec), weights=policy.flat_parameters().numpy().copy())
+
+
+def mixture_spec_for(single: StageModel) -> dict[str, Any]:
+    spec = single.policy_spec
+    return {
+        "encoder": "mixture",
+        "observations": spec["observations"],
+        "actions": spec["actions"],
+        "experts": 4,
+        "expert_hidden": list(spec["hidden"]),
+        "gate_hidden": 4,
+        "gate_inputs": [0],
+        "temperature": 1.0,
+        "value_hidden": list(spec["hidden"]),
+    }
+
+
+def decided_mixture(plan: Plan, follow: float) -> StageModel:
+    """Return a mixture whose experts differ, and whose gate chooses one of two pairs by the sign of `x_edge`."""
+    clones = mixture_of_clones(plan, follow)
+    policy = clones.policy()
+    with torch.no_grad():
+        weight, bias = policy.actor.gate.layers()[0]
+        weight.fill_(1.0)
+        bias.zero_()
+        weight, _ = policy.actor.gate.layers()[1]
+        weight[:] = 9.0 * torch.tensor([1.0, 1.0, -1.0, -1.0])
+        # Two experts do the opposite of the other two.
+        policy.actor.expert_layers()[-1][0][1::2] *= -1.0
+    return replace(clones, weights=policy.flat_parameters().numpy().copy())
+
+
+@pytest.fixture
+def mixtures(run, monkeypatch) -> Callable[..., Run]:
+    """Return a function that runs the sequence with a prepared grown mixture and a prepared fresh one."""
+
+    def go(plan: Plan, *, grown: StageModel, fresh: StageModel, **others: Any) -> Run:
+        def training(_data, plan, *_, **__) -> Prepared:
+            is_grown = plan.model_management.transfer_learning
+            chosen = grown if is_grown else fresh
+            metrics = {**chosen.metrics, "transfer_learning": is_grown}
+            return Prepared(replace(chosen, metrics=metrics))
+
+        monkeypatch.setattr("rl.stages.sequence.moe_training", training)
+        return run(plan, ppo=model(plan, 0.5), **others)
+
+    return go
+
+
+@pytest.mark.parametrize(("grown", "fresh", "kept"), [(-1.0, 1.0, "fresh"), (1.0, -1.0, "grown")])
+def test_experts_that_have_not_parted_are_trained_once_more_from_random_weights_and_the_better_is_kept(
+    mixtures, grown, fresh, kept
+):
+    """Copies of a network that has fitted everything have nothing to divide: their gate stays uniform."""
+    plan = small_plan(*PASSES, STARTS_AFRESH)
+    done = mixtures(plan, grown=mixture_of_clones(plan, grown), fresh=mixture_of_clones(plan, fresh))
+    moe = done.outcome.stages[1]
+    assert moe.model.metrics["transfer_learning"] is (kept == "grown")
+    # Both were looked at, so both count; the fresh one is not tried a third time, though it has not parted either.
+    assert sorted(verdict.attempt for verdict in moe.attempts) == [2, 3]
+    assert [why for stage, why, _ in done.heard.started if stage == "moe"] == [
+        "4 episodes",
+        "4 episodes with experts that start afresh",
+    ]
+    (said,) = [text for text in done.heard.texts if "have not parted" in text]
+    assert "uniform gate" in said
+    lineage = load_checkpoint(moe.file).lineage
+    assert lineage == ([done.outcome.stages[0].model.fingerprint()] if kept == "grown" else [])
+
+
+def test_experts_that_have_parted_are_not_trained_again(mixtures):
+    plan = small_plan(*PASSES, STARTS_AFRESH)
+    done = mixtures(plan, grown=decided_mixture(plan, 1.0), fresh=mixture_of_clones(plan, 1.0))
+    assert len(done.outcome.stages[1].attempts) == 1
+
+
+def test_a_plan_may_leave_collapsed_experts_as_they_are(mixtures):
+    plan = small_plan(*PASSES)
+    done = mixtures(plan, grown=mixture_of_clones(plan, -1.0), fresh=mixture_of_clones(plan, 1.0))
+    assert len(done.outcome.stages[1].attempts) == 1
+
+
+def test_a_fresh_start_comes_before_an_extension_and_may_save_it(mixtures):
+    plan = small_plan(
+        *PASSES, STARTS_AFRESH, *EXTENDS, "training_sequence.stage_2_moe.success_criteria.min_win_rate=0.5"
+    )
+    done = mixtures(plan, grown=mixture_of_clones(plan, -1.0), fresh=mixture_of_clones(plan, 1.0))
+    moe = done.outcome.stages[1]
+    assert [verdict.outcome for verdict in moe.attempts] == ["FAIL", "PASS"]
+
+
+def test_the_network_beside_a_fresh_mixture_starts_afresh_too(run, monkeypatch):
+    """Otherwise the comparison would be one of starts, not of forms."""
+    started: list[bool] = []
+    original = mixture_control.equal_parameter_training
+
+    def watched(data, plan, parent, *, seed):
+        started.append(plan.model_management.transfer_learning)
+        return original(data, plan, parent, seed=seed)
+
+    monkeypatch.setattr(mixture_control, "equal_parameter_training", watched)
+    plan = small_plan(*PASSES, STARTS_AFRESH, "training_params.moe.dense_control=true")
+    moe = run(plan).outcome.stages[1]
+    assert len(moe.attempts) == 2
+    assert started == [moe.model.metrics["transfer_learning"]]
+    afresh = run(
+        small_plan(
+            *PASSES, "training_params.moe.dense_control=true", "model_management.transfer_learning=false"
+        )
+    )
+    assert afresh.outcome.stages[1].control is not None
+    assert started[1:] == [False]
 
 
 # --- champion -------------------------------------------------------------------------------------------------------
