@@ -15,7 +15,7 @@ export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 export NUMBA_NUM_THREADS := 1
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench audit clean
 
 help:
 	@echo "make setup   create .venv and install what is needed to train and backtest"
@@ -23,6 +23,7 @@ help:
 	@echo "make test    check style, types and imports, then run all tests"
 	@echo "make lint    check style, types and imports only"
 	@echo "make bench   measure speed beside other libraries"
+	@echo "make audit   ask for known vulnerabilities of every pinned package (needs a network)"
 	@echo "make clean   remove caches (never data, models or reports)"
 
 setup:
@@ -45,6 +46,11 @@ lint:
 bench:
 	@$(SETUP) core bench
 	$(BIN)/python -m benchmarks
+
+# Every pin is asked about, torch too. It fails where a vulnerability is known, and where nobody can be asked.
+audit:
+	@$(SETUP) core audit
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 clean:
 	rm -rf .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

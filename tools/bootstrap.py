@@ -4,6 +4,10 @@
     python tools/bootstrap.py core test dev   also the named groups or extras of pyproject.toml
     python tools/bootstrap.py all             everything
 
+Every package but torch is taken by requirements.lock, which names the SHA-256 of each file that may be installed;
+torch and, on Linux, the CUDA packages it pins itself come by version. On a system the lock has no files for,
+`--without-hashes` installs by version alone.
+
 Standard library only, since nothing else is there yet. pip's own settings (its files and PIP_* variables)
 apply: an index mirror, a proxy or a certificate is set there. When nothing has changed since the last
 complete run, nothing is done.
@@ -18,6 +22,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,6 +32,7 @@ VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 PYPROJECT = ROOT / "pyproject.toml"
 CONSTRAINTS = ROOT / "constraints.txt"
+LOCK = ROOT / "requirements.lock"
 LEARN2LEARN = ROOT / "requirements-learn2learn.txt"
 
 OLDEST, TOO_NEW = (3, 11, 5), (3, 15, 0)
@@ -41,10 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Install the named sets; return 0, or 1 after saying what went wrong."""
     parser = argparse.ArgumentParser(description="Create .venv and install pinned packages into it.")
     parser.add_argument("sets", nargs="*", help="core (always installed), a group of pyproject.toml, or all")
+    parser.add_argument(
+        "--without-hashes", action="store_true", help="trust the index: install by version, whatever file it has"
+    )
     options = parser.parse_args(arguments)
     try:
         check_python(sys.version_info[:3], "this")
-        install(options.sets)
+        install(options.sets, check_hashes=not options.without_hashes)
     except SetupError as error:
         print(f"Set-up stopped: {error}", file=sys.stderr)
         return 1
@@ -63,7 +72,7 @@ def check_python(version: tuple[int, ...], which: str) -> None:
         )
 
 
-def install(wanted: Iterable[str]) -> None:
+def install(wanted: Iterable[str], *, check_hashes: bool = True) -> None:
     """Bring .venv to where the wanted sets are installed, and leave a stamp for each."""
     requirements = read_requirements()
     sets = chosen_sets(wanted, list(requirements))
@@ -79,15 +88,53 @@ def install(wanted: Iterable[str]) -> None:
     packages = list(dict.fromkeys(package for name in sets for package in requirements[name]))
     pip = pip_command()
     say(f"installing {', '.join(sets)} into .venv (the first time this downloads PyTorch: minutes)")
+    if check_hashes and (locked := locked_packages(LOCK.read_text(encoding="utf-8"), sets)):
+        install_locked(pip, locked)
+    # What is still missing now: torch, and what it pins itself.
     run_pip([*pip, "install", "--quiet", "--constraint", str(CONSTRAINTS), *packages], "the packages")
     run_pip(
-        [*pip, "install", "--quiet", "--no-deps", "--use-pep517", "--requirement", str(LEARN2LEARN)],
+        [
+            *(*pip, "install", "--quiet", "--no-deps", "--use-pep517"),
+            # Built by the setuptools installed above, not by whatever the index has today.
+            *("--no-build-isolation", "--requirement", str(LEARN2LEARN)),
+        ],
         "learn2learn",
     )
     remove_learn2learn_tests()
     for name in sets:
         (VENV / f"{STAMP_PREFIX}{name}").write_text(stamp, encoding="utf-8")
     say("ready")
+
+
+def locked_packages(lock: str, sets: Iterable[str]) -> list[str]:
+    """Return the entries of requirements.lock that these sets bring along, hashes included.
+
+    Args:
+        lock: The file's text: before each entry a line `# core test` that names the sets it belongs to.
+        sets: The sets to install.
+    """
+    wanted, entries, belongs = set(sets), [], False
+    for line in lock.splitlines():
+        if line.startswith("#"):
+            belongs = bool(wanted & set(line[1:].split()))
+        elif line.startswith(" ") and belongs:
+            entries[-1] += "\n" + line
+        elif line and belongs:
+            entries.append(line)
+    return entries
+
+
+def install_locked(pip: list[str], entries: list[str]) -> None:
+    """Install exactly these files; one whose SHA-256 is another is refused by pip."""
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Path(folder) / "requirements.txt"
+        wanted.write_text("\n".join(entries) + "\n", encoding="utf-8")
+        run_pip(
+            [*pip, "install", "--quiet", "--require-hashes", "--no-deps", "--requirement", str(wanted)],
+            "the files of requirements.lock",
+            "If it names a hash, a file is not the one that was tested. If it finds no file for this system:\n"
+            "  python tools/bootstrap.py --without-hashes",
+        )
 
 
 def read_requirements() -> dict[str, list[str]]:
@@ -146,7 +193,7 @@ def venv_version() -> str:
 def stamp_text(python_version: str) -> str:
     """Return a text that changes whenever a finished installation may be out of date."""
     digest = hashlib.sha256(python_version.encode())
-    for file in (PYPROJECT, CONSTRAINTS, LEARN2LEARN, Path(__file__)):
+    for file in (PYPROJECT, CONSTRAINTS, LOCK, LEARN2LEARN, Path(__file__)):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -177,13 +224,14 @@ def pip_command() -> list[str]:
     )
 
 
-def run_pip(command: list[str], what: str) -> None:
+def run_pip(command: list[str], what: str, advice: str = "") -> None:
     """Run pip with its own messages on the screen; refuse to go on if it fails."""
     finished = subprocess.run(command, check=False)
     if finished.returncode:
         raise SetupError(
             f"pip could not install {what}; its reason stands above.\n"
             "  Without a network, point PIP_INDEX_URL or PIP_FIND_LINKS at a mirror. Then run this again."
+            + (f"\n  {advice}" if advice else "")
         )
 
 

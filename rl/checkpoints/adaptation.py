@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any
 
@@ -10,12 +11,20 @@ import numpy as np
 import torch
 
 from rl.algorithms.adaptation import AdaptationConfig, Parameters, RolloutData, adapt
+from rl.common.errors import CheckpointError
 from rl.common.seeding import generator
+from rl.common.sizes import MOST_INNER_STEPS, MOST_SUPPORT_BARS, MOST_SUPPORT_STEPS
 from rl.envs.vector_env import VectorTradingEnv
 from rl.policies.actor_critic import ActorCritic
 from rl.policies.forward import pack_weights
 from rl.trading.market_arrays import MarketArrays
 from rl.trading.rules import TradingRules
+
+META_WEIGHTS = "meta_weights"
+"""Name of the meta-parameters among a stage-3 checkpoint's tensors."""
+
+STEP_SIZE_PREFIX = "step_size."
+"""What the name of each tensor's learned step size begins with; the tensor's own name follows."""
 
 ROLLOUT_LANES = 16
 """Accounts that act side by side in one rollout of a task."""
@@ -106,12 +115,43 @@ class AdaptationRecipe:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> AdaptationRecipe:
-        """Return the recipe that `to_dict` wrote down."""
-        return cls(
-            config=AdaptationConfig(**plain["config"]),
-            support_bars=int(plain["support_bars"]),
-            support_steps=int(plain["support_steps"]),
-        )
+        """Return the recipe that `to_dict` wrote down.
+
+        Raises:
+            CheckpointError: It is not one, or asks for more than anybody adapts by.
+        """
+        try:
+            values = {**plain, "config": AdaptationConfig(**plain["config"])}
+            recipe = cls(**values)
+            problems = recipe.problems()
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"The recipe of adaptation cannot be read: {error!r:.200}.") from error
+        if problems:
+            raise CheckpointError(f"The recipe of adaptation cannot be used: {'; '.join(problems):.500}.")
+        return recipe
+
+    def problems(self) -> list[str]:
+        """Return everything wrong with these values, worded for whoever was given the file."""
+        counts = {
+            "inner_loop_steps": (self.config.inner_loop_steps, 1, MOST_INNER_STEPS),
+            "support_bars": (self.support_bars, 2, MOST_SUPPORT_BARS),
+            "support_steps": (self.support_steps, 2, MOST_SUPPORT_STEPS),
+        }
+        found = [
+            f"{name} has to be a whole number from {least} to {most}, but is {value!r:.80}"
+            for name, (value, least, most) in counts.items()
+            if type(value) is not int or not least <= value <= most
+        ]
+        for each in fields(AdaptationConfig):
+            value = getattr(self.config, each.name)
+            if isinstance(each.default, float) and not (_is_number(value) and math.isfinite(value)):
+                found.append(f"{each.name} has to be a finite number, but is {value!r:.80}")
+        # The rules of the plan compare numbers, so they are asked where there are only numbers.
+        return found or self.config.problems()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def adapted_weights(

@@ -6,7 +6,8 @@ pickle notices a flipped bit in a weight.
 
 A file is judged in this order, and nothing of it is used before all of it holds: an ordinary file of bearable
 size; the hash in the sidecar; the container; the names its pickle asks for; `torch.load(weights_only=True)`;
-types, shapes and finiteness; agreement with the sidecar.
+types, shapes and finiteness; whether network, features, rules and windows fit together and are of bearable size
+(`rl.checkpoints.content`); agreement with the sidecar.
 
 Saving over an older pair takes three renames: a sidecar that names both hashes, the weights, the sidecar
 alone. Stop anywhere, and what lies there is the old model or the new one.
@@ -14,7 +15,6 @@ alone. Stop anywhere, and what lies there is the old model or the new one.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.metadata
 import io
@@ -24,7 +24,6 @@ import os
 import pickle
 import pickletools
 import re
-import stat
 import string
 import struct
 import sys
@@ -38,9 +37,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from rl.checkpoints.content import content_problems
 from rl.common.atomic_files import write_bytes, write_text
 from rl.common.errors import CheckpointError, ConfigError, MissingPackageError, UsageError
 from rl.common.paths import checked_symbol
+from rl.common.plain_files import UnfitFileError, read_plain_file
 
 FORMAT_VERSION = 1
 """Raised whenever an older program would misread a newer file."""
@@ -61,6 +62,9 @@ LARGEST_FILE_BYTES = 512 << 20
 
 LARGEST_SIDECAR_BYTES = 16 << 20
 """Sidecars above this are refused unread."""
+
+LARGEST_PICKLE_BYTES = 2 << 20
+"""What describes the tensors in a weights file; examining it word by word takes seconds a megabyte on a slow machine."""
 
 _FORMAT = "stagegate-checkpoint"
 _MOST_METADATA_VALUES = 200_000
@@ -83,6 +87,10 @@ _ALLOWED_GLOBALS = {
     "torch ByteStorage",
     "torch BoolStorage",
 }
+# Everything torch.save writes into its archive.
+_MEMBER = re.compile(
+    r"[^/]+/(data\.pkl|data/[0-9]+|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id)"
+)
 # Ways to name or make an object other than GLOBAL; torch.save writes none of them.
 _OTHER_CONSTRUCTORS = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID"}
 
@@ -212,6 +220,7 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> str:
     try:
         metadata = _checked_metadata({name: getattr(checkpoint, name) for name in _METADATA})
         weights, extra = _checked_tensors(_own_copy(checkpoint.weights), extra)
+        _require_usable(metadata, weights, extra)
     except _UnfitError as error:
         raise _not_written(path, str(error)) from error
     content = {
@@ -226,6 +235,12 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> str:
     data = buffer.getvalue()
     if len(data) > LARGEST_FILE_BYTES:
         raise _not_written(path, f"it has {len(data)} bytes, and at most {LARGEST_FILE_BYTES} would be read")
+    with zipfile.ZipFile(buffer) as archive:
+        described = max(member.file_size for member in archive.infolist() if member.filename.endswith(".pkl"))
+    if described > LARGEST_PICKLE_BYTES:
+        raise _not_written(
+            path, f"its metadata have {described} bytes, and at most {LARGEST_PICKLE_BYTES} would be read"
+        )
     entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "metadata": metadata}
     previous = _entry_in_place(path)
     sidecar = {"format": _FORMAT, "format_version": FORMAT_VERSION, **entry}
@@ -250,7 +265,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """
     require_safe_torch()
     path = Path(path)
-    data, entry = _verified_bytes(path)
+    data, entry, text = _verified_bytes(path)
     _check_container(path, data)
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -262,6 +277,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         _check_version(content["format_version"])
         metadata = _checked_metadata(content["metadata"])
         weights, extra = _checked_tensors(content["weights"], content["extra_tensors"])
+        _require_usable(metadata, weights, extra)
     except _UnfitError as error:
         raise _refused(path, str(error)) from error
     try:
@@ -271,6 +287,9 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     differing = [name for name in _METADATA if _canonical(metadata[name]) != _canonical(described[name])]
     if differing:
         raise _refused(sidecar_of(path), f"it differs from its weights file in {', '.join(differing)}")
+    if _sidecar_text(json.loads(text)).encode("utf-8") != text:
+        # What every check above let pass: a key twice, a number in other words. Ours are written in one way only.
+        raise _refused(sidecar_of(path), "it was altered: its text is not the one this program writes")
     return Checkpoint(**metadata, weights=weights, extra_tensors=extra, sha256=entry["sha256"])
 
 
@@ -367,8 +386,8 @@ def require_safe_torch(version: str | None = None) -> None:
         )
 
 
-def _verified_bytes(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """Return the weights file's bytes and the sidecar's entry about exactly these bytes."""
+def _verified_bytes(path: Path) -> tuple[bytes, dict[str, Any], bytes]:
+    """Return the weights file's bytes, the sidecar's entry about exactly these bytes, and the sidecar's text."""
     seen: tuple[bytes, bytes] | None = None
     while True:
         data = _read_plain_file(path, LARGEST_FILE_BYTES)
@@ -377,7 +396,7 @@ def _verified_bytes(path: Path) -> tuple[bytes, dict[str, Any]]:
         digest = hashlib.sha256(data).hexdigest()
         for entry in entries:
             if entry["sha256"] == digest:
-                return data, entry
+                return data, entry, text
         # Another process may have renamed a new pair into place between the two reads. Then a second look
         # differs.
         if seen == (data, text):
@@ -392,15 +411,10 @@ def _verified_bytes(path: Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def _read_plain_file(path: Path, limit: int, needed_by: Path | None = None) -> bytes:
-    # Opened once and judged by its descriptor, so that nothing can be exchanged in between. Without NONBLOCK
-    # a named pipe would wait for a writer for ever.
-    flags = (
-        os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    )
     try:
-        if path.is_symlink():
-            raise OSError(errno.ELOOP, "symbolic link")
-        descriptor = os.open(path, flags)
+        data = read_plain_file(path, limit, follow_links=False)
+    except UnfitFileError as error:
+        raise _refused(path, f"it {error}") from error
     except FileNotFoundError as error:
         if needed_by is not None:
             raise _refused(
@@ -408,21 +422,7 @@ def _read_plain_file(path: Path, limit: int, needed_by: Path | None = None) -> b
             ) from error
         raise CheckpointError(f"There is no checkpoint at {path}.") from error
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise _refused(path, "it is a symbolic link; put the file itself there") from error
         raise _refused(path, f"it cannot be opened: {error.strerror}") from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise _refused(path, "it is not an ordinary file")
-        if status.st_size > limit:
-            raise _refused(path, f"it is too large: {status.st_size} bytes, at most {limit} are read")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            data = file.read(limit + 1)
-    finally:
-        os.close(descriptor)
-    if len(data) > limit:
-        raise _refused(path, f"it is too large: more than {limit} bytes")
     if not data:
         raise _refused(path, "it is empty")
     return data
@@ -469,7 +469,11 @@ def _entry_in_place(path: Path) -> dict[str, Any] | None:
 
 
 def _write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
-    write_text(sidecar_of(path), json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_text(sidecar_of(path), _sidecar_text(content))
+
+
+def _sidecar_text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _check_container(path: Path, data: bytes) -> None:
@@ -486,11 +490,16 @@ def _check_container(path: Path, data: bytes) -> None:
                 raise _refused(
                     path, "its archive is compressed; torch.save does not, and a small file could fill memory"
                 )
-            if any(name.startswith("/") or ".." in name.split("/") for name in names):
+            if any(name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) for name in names):
                 raise _refused(path, "its archive names a path outside itself")
             pickles = [name for name in names if name.endswith(".pkl")]
             if len(pickles) != 1:
                 raise _refused(path, f"its archive holds {len(pickles)} pickles instead of one")
+            if odd := [name for name in names if not _MEMBER.fullmatch(name)]:
+                raise _refused(path, f"its archive holds {odd[0]!a:.80}, which torch.save does not write")
+            size = archive.getinfo(pickles[0]).file_size
+            if size > LARGEST_PICKLE_BYTES:
+                raise _refused(path, f"its metadata are too large: {size} bytes, at most {LARGEST_PICKLE_BYTES}")
             program = archive.read(pickles[0])
         for operation, argument, _ in pickletools.genops(program):
             if operation.name in _OTHER_CONSTRUCTORS:
@@ -528,6 +537,11 @@ def _checked_metadata(metadata: Any) -> dict[str, Any]:
     if not all(isinstance(name, str) for name in plain["feature_names"]):
         raise _UnfitError("its feature_names are not all text")
     return plain
+
+
+def _require_usable(metadata: dict[str, Any], weights: torch.Tensor, extra: Mapping[str, torch.Tensor]) -> None:
+    if problems := content_problems(metadata, weights, extra):
+        raise _UnfitError("; ".join(problems[:5]))
 
 
 def _plain(value: Any, where: str, depth: int, budget: list[int]) -> Any:

@@ -8,7 +8,13 @@ import numpy as np
 import torch
 
 from rl.algorithms.adaptation import Parameters
-from rl.checkpoints.adaptation import AdaptationRecipe, TradingStretch, adapted_weights
+from rl.checkpoints.adaptation import (
+    META_WEIGHTS,
+    STEP_SIZE_PREFIX,
+    AdaptationRecipe,
+    TradingStretch,
+    adapted_weights,
+)
 from rl.checkpoints.checkpoint import Checkpoint
 from rl.common.errors import CheckpointError
 from rl.envs.scaled_market import scaled_market
@@ -19,9 +25,6 @@ from rl.policies.actor_critic import build_policy
 from rl.policies.forward import PackedPolicy, pack_weights
 from rl.trading.market_arrays import MarketArrays
 from rl.trading.rules import TradingRules
-
-META_WEIGHTS = "meta_weights"
-STEP_SIZE_PREFIX = "step_size."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,11 @@ class Predictor:
             for name, size in tensors.items()
             if name.startswith(STEP_SIZE_PREFIX)
         }
+        if unknown := sorted(set(step_sizes) - {name for name, _ in policy.named_parameters()}):
+            raise CheckpointError(
+                f"the stage-3 model of {self.checkpoint.symbol} has a step size for {unknown[0]!a:.80}, which its policy "
+                "does not have; it is damaged or was made by hand. Train it again"
+            )
         stretch = TradingStretch(
             market=market,
             rules=rules,

@@ -17,6 +17,7 @@ import yaml
 from yaml.reader import ReaderError
 
 from rl.common.errors import ConfigError, nearest
+from rl.common.plain_files import UnfitFileError, read_plain_file
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands: names of keys, and numbers of list items counted from 0."""
@@ -24,8 +25,9 @@ KeyPath = tuple[str | int, ...]
 LARGEST_FILE_BYTES = 1 << 20
 """A larger file is something else (a data file given by mistake), and would take minutes to parse."""
 
-MOST_VALUES = 100_000
-"""Aliases may repeat a block; nine nested repeats of ten would otherwise fill the memory."""
+MOST_VALUES = 50_000
+"""Words and blocks of one file, and what its aliases make of them: nine nested repeats of ten would otherwise fill the
+memory, and a file of commas would take a minute to read. A thousand instruments with every key fit."""
 
 DEEPEST_NESTING = 32
 """Levels of blocks and lists. The parser is recursive, and no settings file comes near this."""
@@ -158,6 +160,7 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self.depth = 0
+        self.nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
         event = self.peek_event()
@@ -168,6 +171,9 @@ class _Loader(yaml.SafeLoader):
             raise _Unwelcome(
                 None, None, f"the tag {shown} is not read; write the plain value", event.start_mark
             )
+        self.nodes += 1
+        if self.nodes > MOST_VALUES:
+            raise _Unwelcome(None, None, f"holds more than {MOST_VALUES:,} values", event.start_mark)
         self.depth += 1
         if self.depth > DEEPEST_NESTING:
             raise _Unwelcome(
@@ -246,16 +252,15 @@ def _place(path: Path, mark: yaml.Mark | None) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        raw = path.read_bytes()
+        raw = read_plain_file(path, LARGEST_FILE_BYTES)
+    except UnfitFileError as error:
+        raise _refused(str(path), f"{error}; settings are text in a small file of their own") from None
     except FileNotFoundError:
         names = nearest(path.name, [file.name for file in path.parent.glob("*.y*ml")], count=1)
         hint = f"; did you mean {path.parent / names[0]}?" if names else ""
         raise _refused(str(path), f"there is no such file{hint}") from None
     except OSError as error:
         raise _refused(str(path), f"cannot be read ({error.strerror})") from error
-    if len(raw) > LARGEST_FILE_BYTES:
-        limit = f"a settings file has at most {LARGEST_FILE_BYTES:,}, so this is probably another file"
-        raise _refused(str(path), f"is {len(raw):,} bytes; {limit}")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -413,7 +418,7 @@ def _override(text: str, order: tuple[int, int, int]) -> LoadedYaml:
     place = f"{option} {text}"
     name, equals, value_text = text.partition("=")
     name = name.strip()
-    if not equals or not _DOTTED_KEY.fullmatch(name):
+    if not equals or name.count(".") > DEEPEST_NESTING or not _DOTTED_KEY.fullmatch(name):
         says = "is not KEY=VALUE with a dotted key, such as training_params.ppo.learning_rate=0.0003"
         return LoadedYaml(option, {}, {}, (Problem(place, "", says, order),))
     key = tuple(quoted or plain for quoted, plain in _KEY_PART.findall(name))

@@ -2,7 +2,8 @@
 
 `<symbol>.parquet` holds the bars (prices in float64), the features (float32) and where they are usable.
 `<symbol>.json` says which raw file they came from, what was found in it, and how they were made. The two
-belong together by the hash of the first in the second; anything else counts as not there.
+belong together by the hash of the first in the second, and the account holds a hash of itself; anything else
+counts as not there.
 """
 
 from __future__ import annotations
@@ -24,13 +25,22 @@ import rl
 from rl.common.atomic_files import sha256_of, write_json, writing
 from rl.common.errors import DataError
 from rl.common.paths import checked_symbol
+from rl.common.plain_files import UnfitFileError, read_plain_file
 from rl.features.pipeline import FeatureTable, compute_features, longest_lookback_bars
 from rl.market.bars import Bars
 from rl.market.ingest import IngestResult, read_raw
 from rl.market.instruments import Instrument
 
-PROCESSED_VERSION = 1
+PROCESSED_VERSION = 2
 """Goes up with every change to the numbers or the layout; older files are made again."""
+
+LARGEST_ACCOUNT_BYTES = 16 << 20
+"""Accounts above this are taken for something else, unread."""
+
+MOST_BARS = 1 << 26
+"""Bars of one symbol: a century of minutes, twice over. A small file can claim more than any memory holds."""
+
+_OWN_HASH = "sha256_of_account"
 
 FEATURE_PREFIX = "feature."
 """Sets a feature's column apart from the raw column of the same name (the user's own x_ columns are both)."""
@@ -118,7 +128,8 @@ def process(
     if reason is None and stale.meta is not None:
         if stale.has_moved:
             # Noting the new time makes the next question cheap again.
-            write_json(sidecar, stale.meta | {"raw": _raw_entry(raw_path, before, stale.meta["data_hash"])})
+            moved = {"raw": _raw_entry(raw_path, before, stale.meta["data_hash"])}
+            write_json(sidecar, _sealed(stale.meta | moved))
         return _outcome(symbol, "unchanged", stale.meta, begun)
     is_first = not parquet.exists() and not sidecar.exists()
     data_hash = sha256_of(raw_path)
@@ -140,7 +151,7 @@ def process(
         "raw": _raw_entry(raw_path, before, data_hash),
         "parquet": parquet_entry,
     }
-    write_json(sidecar, meta)
+    write_json(sidecar, _sealed(meta))
     return _outcome(symbol, "processed" if is_first else f"reprocessed: {reason}", meta, begun)
 
 
@@ -181,9 +192,17 @@ def load_processed(symbol: str, processed_dir: Path) -> Processed:
             f"{found} in {processed_dir}.\n"
             f"  Make it with: python run_backtest.py --process-data --symbols {symbol}"
         )
-    with pq.ParquetFile(parquet) as file:
-        bars = _bars_of(file, meta)
-        return Processed(bars, _features_of(file, meta), meta)
+    try:
+        with pq.ParquetFile(parquet) as file:
+            _check_size(file, meta)
+            bars = _bars_of(file, meta)
+            return Processed(bars, _features_of(file, meta), meta)
+    except (pa.ArrowException, KeyError, TypeError, ValueError, OverflowError) as error:
+        # Both files vouch for each other, and still do not say what ours say: somebody else made them.
+        raise DataError(
+            f"The processed file of {symbol} in {processed_dir} cannot be used: {str(error).partition(chr(10))[0]:.200}.\n"
+            f"  Delete it and make it with: python run_backtest.py --process-data --symbols {symbol}"
+        ) from error
 
 
 def fingerprint(instrument: Instrument) -> str:
@@ -210,14 +229,36 @@ def _staleness(symbol: str, raw_path: Path, processed_dir: Path, instrument: Ins
     return _Staleness(f"raw file changed ({noted['bytes']:,} → {size:,} bytes)", meta)
 
 
+def _check_size(file: pq.ParquetFile, meta: dict[str, Any]) -> None:
+    """Raise unless the file has the bars the account says, and no more than there can be."""
+    rows = file.metadata.num_rows
+    if rows != meta["bars"] or rows > MOST_BARS:
+        raise ValueError(f"it has {rows:,} rows, its account says {meta['bars']!r:.40}, and at most {MOST_BARS:,} are read")
+
+
+def _sealed(meta: dict[str, Any]) -> dict[str, Any]:
+    """Return an account with its own hash, so that a flipped bit in it is noticed too."""
+    content = _sealed_part(meta)
+    return {**content, _OWN_HASH: _hash_of(content)}
+
+
+def _hash_of(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
 def _fault(parquet: Path, sidecar: Path, meta: dict[str, Any] | None) -> str | None:
     """Return what is wrong with the two files themselves, None if nothing is."""
     if not parquet.exists():
         return f"{parquet.name} is missing"
+    if not parquet.is_file():
+        return f"{parquet.name} is not an ordinary file"
     if meta is None:
         return f"{sidecar.name} is missing or cannot be read"
     if meta.get("processed_version") != PROCESSED_VERSION:
         return f"processing changed (version {meta.get('processed_version')} → {PROCESSED_VERSION})"
+    if meta.get("symbol") != parquet.name.removesuffix(".parquet"):
+        return f"{sidecar.name} is the account of another symbol, {meta.get('symbol')!a:.80}"
     # The size is asked first: it is free, and tells a file that was cut off.
     stored = meta["parquet"]
     if parquet.stat().st_size != stored["bytes"] or sha256_of(parquet) != stored["sha256"]:
@@ -228,11 +269,20 @@ def _fault(parquet: Path, sidecar: Path, meta: dict[str, Any] | None) -> str | N
 def _read_sidecar(sidecar: Path) -> dict[str, Any] | None:
     """Return the account, None where there is none that can be read."""
     try:
-        meta = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
-        # Both count as not there: the file is made again, or its absence is reported by the caller.
+        meta = json.loads(read_plain_file(sidecar, LARGEST_ACCOUNT_BYTES))
+        if not isinstance(meta, dict):
+            return None
+        # An older version's is not judged by today's rules; it is made again because of its version.
+        if meta.get("processed_version") == PROCESSED_VERSION and meta.get(_OWN_HASH) != _hash_of(_sealed_part(meta)):
+            return None
+    except (FileNotFoundError, UnfitFileError, ValueError, RecursionError):
+        # All count as not there: the file is made again, or its absence is reported by the caller.
         return None
-    return meta if isinstance(meta, dict) and _is_complete(meta) else None
+    return meta if _is_complete(meta) else None
+
+
+def _sealed_part(meta: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in meta.items() if name != _OWN_HASH}
 
 
 def _is_complete(meta: dict[str, Any]) -> bool:
@@ -244,8 +294,18 @@ def _is_complete(meta: dict[str, Any]) -> bool:
     }
     if not {"data_hash", "bars", "notes", *needed} <= meta.keys():
         return False
-    return all(
+    if not all(
         isinstance(meta[name], dict) and set(parts) <= meta[name].keys() for name, parts in needed.items()
+    ):
+        return False
+    whole = (meta["bars"], meta["raw"]["bytes"], meta["raw"]["mtime_ns"], meta["parquet"]["bytes"])
+    texts = (meta["data_hash"], meta["raw"]["file"], meta["parquet"]["sha256"], meta["instrument"]["fingerprint"])
+    notes, keys = meta["notes"], meta["instrument"]["keys"]
+    return (
+        all(type(value) is int for value in whole)
+        and isinstance(notes, list)
+        and all(isinstance(text, str) for text in (*texts, *notes))
+        and isinstance(keys, dict)
     )
 
 

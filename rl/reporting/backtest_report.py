@@ -15,8 +15,9 @@ from rl import __version__
 from rl.backtest.result import SymbolResult
 from rl.common.atomic_files import write_json, write_text
 from rl.common.errors import UsageError
+from rl.common.printable import printable
 from rl.market.bars import Bars
-from rl.reporting.tables import number, percent, table_lines, whole
+from rl.reporting.tables import csv_text, number, percent, table_lines, whole
 from rl.trading.kernel import LATE_SESSION_END, NO_FEATURES, ORDER, REASONS
 from rl.trading.ledger import LOG_BAR, LOG_PRICE, LOG_REASON
 
@@ -85,7 +86,7 @@ def text_report(results: Sequence[SymbolResult], portfolio: dict[str, Any]) -> s
     ]
     for result in results:
         lines += ["", "=" * 100, *_symbol_text(result)]
-    return "\n".join(lines) + "\n"
+    return printable("\n".join(lines) + "\n")
 
 
 def _symbol_text(result: SymbolResult) -> list[str]:
@@ -286,6 +287,7 @@ def write_actions(path: Path, results: Sequence[tuple[SymbolResult, Bars]]) -> N
         labels = bars.label[rows]
         for step in range(steps):
             value = float(position[step]) if np.isfinite(position[step]) else 0.0
-            lines.writerow([result.symbol, labels[step], repr(value), filled[step], *left[step]])
+            names = (csv_text(result.symbol), csv_text(str(labels[step])))
+            lines.writerow([*names, repr(value), filled[step], *left[step]])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, buffer.getvalue())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rl.backtest.lookahead import NOT_TESTED, PIECES, Finding, LookaheadReport
 from rl.backtest.lookahead_poisons import POISONS
+from rl.common.printable import printable
 from rl.market.checks import counted
 from rl.reporting.tables import table_lines, whole
 
@@ -56,7 +57,7 @@ def lookahead_text(report: LookaheadReport) -> str:
     if remarks:
         lines += ["", *remarks]
     lines += [f"  note: {note}" for note in report.notes]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _on_trust(columns: Sequence[Finding]) -> str:

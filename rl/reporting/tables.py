@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from rl.common.printable import printable
 
 WIDTH = 110
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""How a cell begins that a spreadsheet would run."""
+
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def table_lines(
@@ -18,17 +27,22 @@ def table_lines(
     """Return a table as lines of text without colour; the first `left` columns are left-aligned."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if place < left else "right", overflow="fold")
+        table.add_column(Text(printable(heading)), justify="left" if place < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(escaped(cell) for cell in row))
+        # Text, not str: brackets in a name are no markup here.
+        table.add_row(*(Text(printable(cell)) for cell in row))
     buffer = io.StringIO()
     Console(file=buffer, width=width, color_system=None, force_terminal=False).print(table)
     return [line.rstrip() for line in buffer.getvalue().splitlines() if line.strip()]
 
 
-def escaped(text: str) -> str:
-    """Return text that rich prints as it is, brackets included."""
-    return text.replace("[", "\\[")
+def csv_text(text: str) -> str:
+    """Return text for a cell of a csv file that a spreadsheet takes for text, and never for a formula.
+
+    One that begins with = + - @, a tab or a line's end gets an apostrophe before it; a plain number, such as a time
+    before 1970 in seconds, stays one.
+    """
+    return f"'{text}" if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -9,6 +9,7 @@ from textwrap import wrap
 from typing import Any
 
 from rl.common.atomic_files import write_json, write_text
+from rl.common.printable import printable
 from rl.reporting.adaptation_report import adaptation_figures, adaptation_text
 from rl.reporting.tables import change, number, percent, probability, table_lines, whole
 from rl.stages.mixture_control import Difference, MixtureControl
@@ -141,7 +142,7 @@ def write_training_report(
     """
     text, data = folder / "training_report.txt", folder / "training_report.json"
     notes = [*(calibration.notes() if calibration else []), *(f"{text}." for text in forgotten)]
-    write_text(text, "\n".join(_text(outcomes, plan, notes)) + "\n")
+    write_text(text, printable("\n".join(_text(outcomes, plan, notes)) + "\n"))
     null_bank = calibration.to_dict() if calibration else None
     write_json(data, {**_json(outcomes, plan), "null_bank": null_bank, "forgotten_looks": list(forgotten)})
     return [text, data]

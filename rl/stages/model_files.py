@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from rl.checkpoints.checkpoint import (
     STAGES as FILE_STAGES,
@@ -23,6 +25,7 @@ from rl.checkpoints.checkpoint import (
 )
 from rl.common.errors import CheckpointError
 from rl.stages.evaluation import iso_utc
+from rl.stages.family import what_is_wrong
 from rl.stages.gates import Verdict
 from rl.stages.plan import STAGE_KEYS, Plan
 from rl.stages.stage_model import StageModel
@@ -144,6 +147,26 @@ def model_from(checkpoint: Checkpoint) -> StageModel:
         episodes=int(checkpoint.metrics.get("episodes", 0)),
         metrics=dict(checkpoint.metrics),
     )
+
+
+_SHAPE = TypeAdapter(Verdict)
+
+
+def verdict_of(path: Path, checkpoint: Checkpoint) -> Verdict:
+    """Return the verdict a checkpoint carries.
+
+    Raises:
+        CheckpointError: It is none that a gate writes.
+    """
+    try:
+        verdict = Verdict.from_dict(checkpoint.verdict)
+        _SHAPE.validate_json(json.dumps(checkpoint.verdict), strict=True)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is refused: its verdict cannot be read ({what_is_wrong(error)}).\n"
+            "  Restore file and sidecar together from a copy, or train the stage again."
+        ) from error
+    return verdict
 
 
 def differences(checkpoint: Checkpoint, data: SymbolData, plan: Plan) -> list[str]:

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field, JsonValue
 
 from rl.common.errors import ConfigError, UsageError, nearest
 from rl.common.paths import checked_symbol
+from rl.common.sizes import MOST_INNER_STEPS, MOST_PARAMETERS, MOST_SUPPORT_STEPS
 from rl.common.strict_config import (
     Finding,
     KeyPath,
@@ -60,8 +61,20 @@ Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-CountOrNone = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+CountOrNone = Annotated[int, Field(ge=0, le=1_000_000_000)]
+AtLeastTwo = Annotated[int, Field(ge=2, le=1_000_000_000)]
+Width = Annotated[int, Field(ge=1, le=4096)]
+"""Units of a layer. A slip of the keyboard must not ask for more memory than there is."""
+Layers = Annotated[int, Field(ge=1, le=16)]
+Experts = Annotated[int, Field(ge=2, le=64)]
+Lanes = Annotated[int, Field(ge=1, le=65_536)]
+Rollout = Annotated[int, Field(ge=1, le=65_536)]
+TaskSteps = Annotated[int, Field(ge=2, le=MOST_SUPPORT_STEPS)]
+InnerSteps = Annotated[int, Field(ge=1, le=MOST_INNER_STEPS)]
+
+MOST_TRANSITIONS = 1 << 24
+"""Of one rollout over all accounts; each keeps an observation of about a hundred numbers in memory."""
 
 
 # --- training_sequence --------------------------------------------------------------------------------------
@@ -82,7 +95,7 @@ class SuccessCriteria(StrictModel):
     min_trades: Count | None = None
     """Closed trades needed before a verdict; null: `evidence.min_trades`."""
 
-    min_sessions: Annotated[int, Field(ge=2)] | None = None
+    min_sessions: AtLeastTwo | None = None
     """Trading days needed before a verdict; null: `evidence.min_sessions`."""
 
 
@@ -206,15 +219,15 @@ class PPOParams(StrictModel):
     """PPO, in stage 1 and, for the mixture, in stage 2."""
 
     learning_rate: Positive = 0.0005
-    batch_size: Annotated[int, Field(ge=2)] = 512
+    batch_size: AtLeastTwo = 512
     gamma: Share = 0.99
     gae_lambda: Share = 0.5
     clip_epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.15
     k_epochs: Count = 6
-    hidden_dim: Count = 64
-    hidden_layers: Count = 2
-    num_envs: Count = 256
-    rollout_steps: Count = 64
+    hidden_dim: Width = 64
+    hidden_layers: Layers = 2
+    num_envs: Lanes = 256
+    rollout_steps: Rollout = 64
     entropy_coef: NotNegative = 0.01
     value_coef: NotNegative = 0.5
     max_grad_norm: Positive = 0.5
@@ -224,7 +237,13 @@ class PPOParams(StrictModel):
     def problems(self) -> Iterable[Finding]:
         """Minibatches have to cover a rollout exactly, or some transitions would weigh more than others."""
         rollout = self.num_envs * self.rollout_steps
-        if rollout % self.batch_size:
+        if rollout > MOST_TRANSITIONS:
+            yield Finding(
+                ("rollout_steps",),
+                f"times num_envs ({self.num_envs}) has to be at most {MOST_TRANSITIONS:,} (got {rollout:,})",
+                (("num_envs",),),
+            )
+        elif rollout % self.batch_size:
             product = f"num_envs * rollout_steps ({self.num_envs} * {self.rollout_steps} = {rollout})"
             yield Finding(
                 ("batch_size",),
@@ -236,9 +255,9 @@ class PPOParams(StrictModel):
 class MoEParams(StrictModel):
     """The mixture; its PPO settings are those of `ppo`."""
 
-    num_experts: Annotated[int, Field(ge=2)] = 4
-    expert_hidden_dim: Count = 128
-    gating_hidden_dim: Count = 64
+    num_experts: Experts = 4
+    expert_hidden_dim: Width = 128
+    gating_hidden_dim: Width = 64
     gating_temperature: Positive = 0.8
     diversity_loss_weight: NotNegative = 0.02
     balance_weight: NotNegative = 0.01
@@ -255,12 +274,12 @@ class MAMLParams(StrictModel):
     """Meta-learning."""
 
     meta_learning_rate: Positive = 0.001
-    inner_loop_steps: Count = 7
-    evaluation_steps: Count = 5
+    inner_loop_steps: InnerSteps = 7
+    evaluation_steps: InnerSteps = 5
     meta_batch_size: Count = 2
     engine: Literal["native", "learn2learn"] = "native"
-    support_steps: Annotated[int, Field(ge=2)] = 1024
-    query_steps: Annotated[int, Field(ge=2)] = 2048
+    support_steps: TaskSteps = 1024
+    query_steps: TaskSteps = 2048
     inner_step_size: Positive = 3.0
     support_sessions: Count = 5
     query_sessions: Count = 5
@@ -280,6 +299,15 @@ class TrainingParams(StrictModel):
 
     def problems(self) -> Iterable[Finding]:
         """An expert holds a copy of the stage-1 network."""
+        # Layers of every expert; inputs and heads are small beside them where this matters.
+        size = self.moe.num_experts * self.ppo.hidden_layers * self.moe.expert_hidden_dim**2
+        if size > MOST_PARAMETERS:
+            yield Finding(
+                ("moe", "expert_hidden_dim"),
+                f"makes experts of {size:,} parameters together, and at most {MOST_PARAMETERS:,} are built "
+                f"(got {self.moe.expert_hidden_dim})",
+                (("moe", "num_experts"), ("ppo", "hidden_layers")),
+            )
         if self.moe.expert_hidden_dim < self.ppo.hidden_dim:
             yield Finding(
                 ("moe", "expert_hidden_dim"),
@@ -464,7 +492,7 @@ class Environment(StrictModel):
     """The account that is trained, judged and backtested."""
 
     initial_capital: Positive = 100_000.0
-    episode_bars: Annotated[int, Field(ge=2)] = 1000
+    episode_bars: AtLeastTwo = 1000
     action_scheme: Literal["target", "orders"] = "target"
     exposure: Positive = 1.0
     ruin_level: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -535,7 +563,7 @@ class Evidence(StrictModel):
     """Expected share of promotions without an edge, over all symbols of a run."""
 
     min_trades: Count = 100
-    min_sessions: Annotated[int, Field(ge=2)] = 20
+    min_sessions: AtLeastTwo = 20
 
 
 # --- the plan -----------------------------------------------------------------------------------------------
@@ -565,7 +593,7 @@ class Plan(StrictModel):
     model_management: ModelManagement = ModelManagement()
     environment: Environment = Environment()
     splits: Splits = Splits()
-    embargo_bars: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    embargo_bars: Literal["auto"] | CountOrNone = "auto"
     features: FeatureChoice = FeatureChoice()
     evidence: Evidence = Evidence()
     symbols: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)

@@ -29,6 +29,7 @@ from rl.stages.model_files import (
     forget_unjudged,
     keep_dated_copy,
     model_from,
+    verdict_of,
     write_model,
     write_unjudged,
 )
@@ -205,7 +206,7 @@ def _earlier_stages(run: SymbolRun, stages: Sequence[str]) -> tuple[_Contender |
             )
         if differs or not checkpoint.verdict:
             continue
-        contender = _contender_from(run, checkpoint)
+        contender = _contender_from(run, path, checkpoint)
         decision = _compared(run, contender, champion)
         champion = _champion_of(champion, contender, decision)
         if is_parent:
@@ -213,11 +214,11 @@ def _earlier_stages(run: SymbolRun, stages: Sequence[str]) -> tuple[_Contender |
     return parent, champion
 
 
-def _contender_from(run: SymbolRun, checkpoint: Checkpoint) -> _Contender:
+def _contender_from(run: SymbolRun, path: Path, checkpoint: Checkpoint) -> _Contender:
     model = model_from(checkpoint)
     return _Contender(
         model=model,
-        verdict=Verdict.from_dict(checkpoint.verdict),
+        verdict=verdict_of(path, checkpoint),
         returns=returns_by_session(run.data, validation_replay(run, model), "validation"),
         lineage=tuple(checkpoint.lineage),
         adaptation=checkpoint.trading.get("adaptation"),

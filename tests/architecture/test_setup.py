@@ -64,6 +64,7 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "tools" / "bootstrap.py", tmp_path / "tools")
     write_project(tmp_path, core="pip")
     (tmp_path / "constraints.txt").write_text("", encoding="utf-8")
+    (tmp_path / "requirements.lock").write_text("", encoding="utf-8")
     (tmp_path / "requirements-learn2learn.txt").write_text("pip\n", encoding="utf-8")
     return tmp_path
 

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from rl.common.errors import StagegateError
+from rl.common.printable import printable
 from rl.common.runlog import RunLog
 from rl.stages.gates import Verdict
 from rl.stages.stage_model import STAGE_TITLES
@@ -19,7 +20,7 @@ PLAIN_LINE_SECONDS = 30.0
 
 def _write(stream: TextIO, line: str) -> None:
     """Write a line at once: those of workers side by side must not run into each other."""
-    stream.write(line + "\n")
+    stream.write(printable(line) + "\n")
     stream.flush()
 
 

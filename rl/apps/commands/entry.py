@@ -14,6 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 from rl.common.errors import INTERRUPTED, MISSING, TERMINATED, UNEXPECTED, USAGE, StagegateError
+from rl.common.printable import printable
 from rl.common.threads import use_one_thread
 
 
@@ -32,7 +33,7 @@ def run_command(work: Callable[[argparse.Namespace], int], options: argparse.Nam
     try:
         return work(options)
     except StagegateError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.split(".")[0] == "rl":
@@ -46,7 +47,7 @@ def run_command(work: Callable[[argparse.Namespace], int], options: argparse.Nam
     except (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         # A path the user named, or a folder they may not write to.
         place = error.filename2 or error.filename
-        print(f"error: {place}: {error.strerror}; choose another file or folder", file=sys.stderr)
+        print(printable(f"error: {place}: {error.strerror}; choose another file or folder"), file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         return _stopped("interrupted", INTERRUPTED)
@@ -71,6 +72,6 @@ def _unexpected(error: Exception) -> int:
     ) as log:
         log.write("".join(traceback.format_exception(error)))
     print(
-        f"unexpected error: {type(error).__name__}: {error}\n  traceback: {Path(log.name)}", file=sys.stderr
+        printable(f"unexpected error: {type(error).__name__}: {error}\n  traceback: {Path(log.name)}"), file=sys.stderr
     )
     return UNEXPECTED

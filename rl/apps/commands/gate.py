@@ -11,6 +11,7 @@ from rl.checkpoints.registry import best_available
 from rl.common.compiled import source_hash
 from rl.common.errors import DATA, OK, DataError, UsageError
 from rl.common.paths import checked_symbol
+from rl.common.printable import printable
 from rl.reporting.tables import probability, table_lines
 from rl.stages.evaluation import iso_utc
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
@@ -30,12 +31,12 @@ def gate(options: argparse.Namespace) -> int:
         return _print_looks(ledger, checked_symbol(options.looks))
     path, checkpoint = _model(options.explain, options.models_dir)
     weights = model_from(checkpoint).fingerprint()
-    print(f"{path}   weights {weights[:12]}   ledger {ledger.path}")
+    print(printable(f"{path}   weights {weights[:12]}   ledger {ledger.path}"))
     found = explained(ledger, checkpoint.symbol, weights, checkpoint.verdict)
     for explanation in found:
         print()
         for line in explanation_lines(explanation):
-            print(line)
+            print(printable(line))
     return OK if all(each.agrees for each in found) else DATA
 
 
@@ -136,5 +137,5 @@ def _print_looks(ledger: EvidenceLedger, symbol: str) -> int:
         )
     headings = ["time", "purpose", "look", "window", "stage", "run", "verdict", "settled", "p"]
     for line in table_lines(headings, rows, left=8, width=150):
-        print(line)
+        print(printable(line))
     return OK

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rl import __version__
+from rl.common.printable import printable
 
 EXIT_CODES = """exit codes:
   0    done as configured
@@ -25,6 +27,10 @@ LEARNING_FILE = Path("reports/learning.json")
 
 class _Parser(argparse.ArgumentParser):
     """Refuses abbreviations: `--proc` would silently change meaning when an option is added."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with a message that shows what a word of the command line holds."""
+        super().error(printable(message))
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(

@@ -7,6 +7,7 @@ import argparse
 from rl.apps.commands.options import wants_all
 from rl.apps.commands.symbols import bring_up_to_date, chosen_symbols, symbols_of
 from rl.common.errors import DATA, OK, DataError, StagegateError
+from rl.common.printable import printable
 from rl.features.processed_store import ProcessOutcome
 from rl.market.instruments import load_instruments
 
@@ -25,11 +26,11 @@ def process_files(options: argparse.Namespace) -> int:
         print(f"{outcome.symbol}: {outcome.action}, {outcome.bars:,} bars, {outcome.seconds:.1f} s")
         if not options.quiet:
             for note in outcome.notes:
-                print(f"  note: {note}")
+                print(printable(f"  note: {note}"))
 
     def refused(symbol: str, error: StagegateError) -> None:
         failed.append(symbol)
-        print(f"{symbol}: refused: {error}")
+        print(printable(f"{symbol}: refused: {error}"))
 
     bring_up_to_date(
         [symbol for symbol in symbols if symbol in known.raw],

@@ -11,24 +11,12 @@ import torch
 from rl.checkpoints.checkpoint import Checkpoint, save_checkpoint, sidecar_of, stage_file
 from rl.checkpoints.registry import ORDER, best_available, require_compatible
 from rl.common.errors import CheckpointError, UsageError
+from tests.unit.checkpoints.sound_model import sound_content, verdict
 
 
 def keep(folder: Path, stage: str, outcome: str | None = "PASS", symbol: str = "Nifty_2", **changes) -> Path:
-    content: dict[str, Any] = {
-        "stage": stage,
-        "symbol": symbol,
-        "policy_spec": {"encoder": "mlp"},
-        "weights": torch.ones(2),
-        "scaler": {},
-        "feature_names": ["return_1", "rsi"],
-        "action_scheme": "target",
-        "instrument": {},
-        "trading": {},
-        "splits": {},
-        "data_hash": "d",
-        "seed": 1,
-        "verdict": {"outcome": outcome} if outcome else {},
-    }
+    content = sound_content() | {"stage": stage, "symbol": symbol, "verdict": verdict(outcome) if outcome else {}}
+    content |= {"feature_names": ["return_1", "rsi"], "scaler": content["scaler"] | {"names": ["return_1", "rsi"]}}
     path = folder / stage_file(symbol, stage)
     save_checkpoint(path, Checkpoint(**{**content, **changes}))
     return path

@@ -247,7 +247,7 @@ def test_a_new_version_of_processing_makes_the_file_stale(raw, folder, monkeypat
     with pytest.raises(DataError, match="processing changed"):
         load_processed(SYMBOL, folder)
     assert process(SYMBOL, raw, INDEX, folder).action.startswith(
-        "reprocessed: processing changed (version 1 → 2"
+        "reprocessed: processing changed (version 2 → 3"
     )
 
 
