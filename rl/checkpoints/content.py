@@ -100,7 +100,7 @@ def _fit_problems(content: Mapping[str, Any]) -> Iterator[str]:
         yield f"policy_spec has {spec['actions']} actions, but the scheme {scheme} has {ACTION_COUNTS[scheme]}"
     try:
         scaler = FeatureScaler.from_dict(content["scaler"])
-    except (CheckpointError, OverflowError) as error:
+    except CheckpointError as error:
         yield f"scaler: {str(error).partition(chr(10))[0]:.200}"
         return
     if list(scaler.names) != content["feature_names"]:

@@ -300,6 +300,10 @@ def _syntax_sentence(error: yaml.MarkedYAMLError) -> str:
     return f"is not valid YAML: {problem}{began}"
 
 
+def _is_half(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 class _Builder:
     """Turns YAML nodes into plain values, noting the place of every key and each key written twice."""
 
@@ -328,7 +332,7 @@ class _Builder:
         return value
 
     def _scalar(self, node: yaml.ScalarNode, key: KeyPath) -> Any:
-        if any("\ud800" <= letter <= "\udfff" for letter in node.value):
+        if _is_half(node.value):
             self._refuse(node.start_mark, key, "holds half of a character (a lone surrogate escape)")
             return ""
         return _plain_value(node)
@@ -348,7 +352,9 @@ class _Builder:
                 continue
             # Keys stay as written: NO, 600519 and 2024-01-01 are names here, never false, a number or a date.
             name = name_node.value
-            if name == "<<":
+            if _is_half(name):
+                self._refuse(mark, key, "a key holds half of a character (a lone surrogate escape)")
+            elif name == "<<":
                 self._refuse(mark, (*key, name), "blocks are not merged by <<; write the keys out")
             elif name in built:
                 says = f"is written twice in this block; the first one is on line {first_line[name]}"

@@ -174,14 +174,16 @@ class FeatureScaler:
         """
         try:
             names = tuple(str(name) for name in stored["names"])
-            center = np.asarray(stored["center"], dtype=np.float32)
-            scale = np.asarray(stored["scale"], dtype=np.float32)
+            # A number too large becomes infinite, which is refused below.
+            with np.errstate(over="ignore"):
+                center = np.asarray(stored["center"], dtype=np.float32)
+                scale = np.asarray(stored["scale"], dtype=np.float32)
             # A model made before regimes became flags has none of them, and goes on seeing them as numbers.
             regimes = {
                 str(name): tuple(float(value) for value in values)
                 for name, values in dict(stored.get("regimes", {})).items()
             }
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(f"The stored feature scaler cannot be read: {error!r}.") from error
         scaler = cls(names, center, scale, regimes)
         columns = len(scaler.columns)

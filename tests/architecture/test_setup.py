@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,83 @@ def test_everything_the_project_lists_is_pinned():
         listed += group
     assert len(listed) > 20
     assert {plain_name(requirement) for requirement in listed} <= set(pins())
+
+
+def locked() -> dict[str, tuple[str, set[str], list[str]]]:
+    """Return of each package in the lock its version, sets and hashes."""
+    found, sets = {}, set()
+    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            sets = set(line[1:].split())
+        elif line.startswith("    --hash=sha256:"):
+            found[name][2].append(line.removeprefix("    --hash=sha256:").removesuffix(" \\"))
+        elif line:
+            package, _, version = line.removesuffix(" \\").partition("==")
+            name = plain_name(package)
+            found[name] = (version, sets, [])
+    return found
+
+
+def test_every_pin_but_torch_is_locked_to_the_files_it_stands_for():
+    """torch's files differ per build; an index of CPU builds has others than the public one."""
+    lock = locked()
+    assert {name: version for name, (version, _, _) in lock.items()} == {
+        name: version for name, version in pins().items() if name != "torch"
+    }
+    for name, (_, _, hashes) in lock.items():
+        assert hashes, name
+        assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in hashes), name
+
+
+def test_each_set_locks_what_it_lists_and_the_second_opinions_do_not_reach_the_users():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = {"core": project["project"]["dependencies"], **project["dependency-groups"]}
+    lock = locked()
+    for group, requirements in listed.items():
+        for name in {plain_name(each) for each in requirements} - {"torch"}:
+            assert group in lock[name][1], f"{name} is not locked for {group}; run tools/lock.py"
+    assert "setuptools" in {name for name, (_, sets, _) in lock.items() if "core" in sets}
+    assert "core" not in lock["hypothesis"][1]
+
+
+def test_a_file_with_another_hash_is_refused(checkout):
+    """The lock is worth something only if pip refuses a file that was exchanged."""
+    wheel = one_wheel(checkout / "index", "harmless", "1.0")
+    write_project(checkout, core="harmless")
+    (checkout / "constraints.txt").write_text("harmless==1.0\n", encoding="utf-8")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+    def lock(digest: str) -> None:
+        text = f"# core\nharmless==1.0 \\\n    --hash=sha256:{digest}\n"
+        (checkout / "requirements.lock").write_text(text, encoding="utf-8")
+
+    lock("0" * 64)
+    refused = set_up(checkout, links=checkout / "index")
+    assert refused.returncode == 1
+    assert "DO NOT MATCH THE HASHES" in refused.stderr
+    assert "--without-hashes" in refused.stderr
+    assert stamps(checkout) == []
+    lock(digest)
+    done = set_up(checkout, links=checkout / "index")
+    assert done.returncode == 0, done.stderr
+    assert stamps(checkout) == [".ready-core"]
+
+
+def one_wheel(folder: Path, name: str, version: str) -> Path:
+    """Write a package of one empty module, ready to install."""
+    folder.mkdir()
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": "",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for file, text in files.items():
+            wheel.writestr(file, text)
+    return path
 
 
 def test_what_is_installed_here_is_what_is_pinned():
@@ -74,11 +153,11 @@ def write_project(folder: Path, *, core: str, test: str = "pip") -> None:
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
 
 
-def set_up(checkout: Path, *sets: str) -> subprocess.CompletedProcess[str]:
+def set_up(checkout: Path, *sets: str, links: Path | str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "tools/bootstrap.py", *sets],
         cwd=checkout,
-        env={**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""},
+        env={**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(links)},
         capture_output=True,
         text=True,
         timeout=300,

@@ -34,7 +34,7 @@ HOSTILE = {
     "a key twice": ("seed: 1\nseed: 2\n", "is written twice"),
     "a key that is a list": ("? [a, b]\n: 1\n", "a key has to be one word"),
     "a key that moves the cursor": ('"\\e[2J": 1\n', "unknown key"),
-    "a key that is half a letter": ('"\\ud800": 1\n', "unknown key"),
+    "a key that is half a letter": ('"\\ud800": 1\n', "half of a character"),
     "a letter that acts": ("seed: \x07\n", "may not stand in YAML"),
     "a NUL": ("seed: 1\0\n", "may not stand in YAML"),
     "no number": ("training_params: {{ppo: {{gamma: .nan}}}}\n", "training_params.ppo.gamma"),

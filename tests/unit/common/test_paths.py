@@ -36,6 +36,18 @@ def test_the_symbols_people_use_are_accepted_unchanged(symbol):
         "~root",
         "Größe",
         "*",
+        "-rf",
+        "=A1",
+        "A.",
+        "A\r",
+        "\x1b[2J",
+        "NIFT\u0423",  # a Cyrillic letter that looks like Y
+        "Ａ",
+        "A" * 101,
+        "CON",
+        "nul",
+        "COM1.AX",
+        "aux.x",
     ],
 )
 def test_a_symbol_that_could_leave_its_folder_is_refused(text):
@@ -54,3 +66,19 @@ def test_the_default_folders_are_those_of_the_checkout():
         raw=Path("data/raw"), processed=Path("data/processed"), models=Path("models"), reports=Path("reports")
     )
     assert Folders.default(Path("elsewhere")).raw == Path("elsewhere/data/raw")
+
+
+def test_a_letter_that_looks_like_another_is_named_by_its_number():
+    with pytest.raises(UsageError, match=r"U\+0423"):
+        checked_symbol("NIFT\u0423")
+
+
+def test_a_long_name_is_not_repeated_whole():
+    with pytest.raises(UsageError, match="it has 5000 characters, and at most 100") as refused:
+        checked_symbol("A" * 5000)
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("symbol", ["CON_2", "CONS", "X_CON", "A" * 100, "A-1", "B=X"])
+def test_names_that_only_look_like_trouble_are_accepted(symbol):
+    assert checked_symbol(symbol) == symbol
