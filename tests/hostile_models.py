@@ -212,9 +212,7 @@ def _sidecar(change: Callable[[dict[str, Any]], None]) -> Damage:
 
 
 def _sidecar_text(make: Callable[[str], str]) -> Damage:
-    return lambda path, _: (
-        sidecar_of(path).write_text(make(sidecar_of(path).read_text())) and None
-    )
+    return lambda path, _: sidecar_of(path).write_text(make(sidecar_of(path).read_text())) and None
 
 
 def _many_keys(path: Path, _: Path) -> None:
@@ -298,7 +296,8 @@ CORPUS: dict[str, Hostile] = {
         _sidecar(lambda text: text.update(sha256="0" * 64, bytes=7)), "bytes instead of 7"
     ),
     "a sidecar that lies about the verdict": Hostile(
-        _sidecar(lambda text: text["metadata"]["verdict"].update(outcome="PROMOTED")), "differs from its weights"
+        _sidecar(lambda text: text["metadata"]["verdict"].update(outcome="PROMOTED")),
+        "differs from its weights",
     ),
     "a key twice in the sidecar": Hostile(_sidecar_text(_twice), "is refused"),
     "a number of a million digits": Hostile(
@@ -307,35 +306,56 @@ CORPUS: dict[str, Hostile] = {
     # Tensors.
     "weights that are no numbers": Hostile(with_tensor("weights", _nan), "not finite"),
     "weights of the wrong type": Hostile(with_tensor("weights", lambda w: w.double()), "one row of float32"),
-    "weights of the wrong shape": Hostile(with_tensor("weights", lambda w: w.reshape(1, -1)), "one row of float32"),
+    "weights of the wrong shape": Hostile(
+        with_tensor("weights", lambda w: w.reshape(1, -1)), "one row of float32"
+    ),
     "a tensor that claims a trillion numbers": Hostile(
         with_tensor("weights", lambda _: torch.zeros(1).expand(10**12)), "not a plain contiguous tensor"
     ),
     "one weight too many": Hostile(with_tensor("weights", _pad), "weights, but the file holds"),
-    "one weight too few": Hostile(with_tensor("weights", lambda w: w[:-1].clone()), "weights, but the file holds"),
+    "one weight too few": Hostile(
+        with_tensor("weights", lambda w: w[:-1].clone()), "weights, but the file holds"
+    ),
     # Metadata.
     "a million keys": Hostile(_many_keys, "its metadata are too large"),
     "one list a billion times": Hostile(_without_sidecar_change(_laughs), "too deep or too large"),
     "a key nobody knows": Hostile(with_metadata("surprise", to=1), "holds surprise"),
-    "a symbol that climbs": Hostile(with_metadata("symbol", to="../../etc/passwd"), "its symbol cannot be one"),
-    "a symbol that moves the cursor": Hostile(with_metadata("symbol", to="\x1b[2J"), "its symbol cannot be one"),
+    "a symbol that climbs": Hostile(
+        with_metadata("symbol", to="../../etc/passwd"), "its symbol cannot be one"
+    ),
+    "a symbol that moves the cursor": Hostile(
+        with_metadata("symbol", to="\x1b[2J"), "its symbol cannot be one"
+    ),
     # What a whole file asks for.
-    "a network of a trillion inputs": Hostile(with_metadata(SPEC, "observations", to=10**12), "policy_spec asks for"),
-    "a layer of a trillion units": Hostile(with_metadata(SPEC, "expert_hidden", to=[10**12]), "policy_spec asks for"),
+    "a network of a trillion inputs": Hostile(
+        with_metadata(SPEC, "observations", to=10**12), "policy_spec asks for"
+    ),
+    "a layer of a trillion units": Hostile(
+        with_metadata(SPEC, "expert_hidden", to=[10**12]), "policy_spec asks for"
+    ),
     "a million layers": Hostile(with_metadata(SPEC, "expert_hidden", to=[1] * 100_000), "more layers"),
     "layers of no units": Hostile(with_metadata(SPEC, "value_hidden", to=[0]), "policy_spec: value_hidden"),
-    "an encoder nobody knows": Hostile(with_metadata(SPEC, "encoder", to="os.system"), "encoder has to be one of"),
-    "a spec of another network": Hostile(with_metadata(SPEC, "expert_hidden", to=[3, 3]), "weights, but the file holds"),
-    "an action scheme nobody knows": Hostile(with_metadata("action_scheme", to="all in"), "action_scheme is 'all in'"),
+    "an encoder nobody knows": Hostile(
+        with_metadata(SPEC, "encoder", to="os.system"), "encoder has to be one of"
+    ),
+    "a spec of another network": Hostile(
+        with_metadata(SPEC, "expert_hidden", to=[3, 3]), "weights, but the file holds"
+    ),
+    "an action scheme nobody knows": Hostile(
+        with_metadata("action_scheme", to="all in"), "action_scheme is 'all in'"
+    ),
     "the actions of another scheme": Hostile(with_metadata("action_scheme", to="orders"), "has 3 actions"),
     "a feature name with markup": Hostile(
-        with_metadata("feature_names", 0, to="<script>alert(1)</script>"), "other features than its feature_names"
+        with_metadata("feature_names", 0, to="<script>alert(1)</script>"),
+        "other features than its feature_names",
     ),
     "a feature name that moves the cursor": Hostile(
         with_metadata("feature_names", 0, to="\x1b]0;owned\x07"), "cannot be the name of a column"
     ),
     "a feature twice": Hostile(
-        with_content(lambda c: c["metadata"].update(feature_names=["a"] * len(c["metadata"]["feature_names"]))),
+        with_content(
+            lambda c: c["metadata"].update(feature_names=["a"] * len(c["metadata"]["feature_names"]))
+        ),
         "a name twice",
     ),
     "a scaler that divides by nothing": Hostile(with_metadata("scaler", "scale", 0, to=0.0), "scaler"),
@@ -350,11 +370,15 @@ CORPUS: dict[str, Hostile] = {
     "an exposure of a billion": Hostile(with_metadata(*RULES, "exposure", to=1e9), "needs more equity"),
     "a margin of nothing": Hostile(with_metadata(*RULES, "margin_rate", to=0.0), "margin_rate"),
     "no windows": Hostile(with_metadata("splits", to={}), "splits name no train window"),
-    "a window that is no time": Hostile(with_metadata("splits", "test", "first", to="soon"), "no pair of times"),
+    "a window that is no time": Hostile(
+        with_metadata("splits", "test", "first", to="soon"), "no pair of times"
+    ),
     "a window of another age": Hostile(
         with_metadata("splits", "test", "first", to="999999-01-01T00:00:00Z"), "no pair of times"
     ),
-    "an end of the data that is a list": Hostile(with_metadata("splits", "data_end", to=[]), "data_end is no time"),
+    "an end of the data that is a list": Hostile(
+        with_metadata("splits", "data_end", to=[]), "data_end is no time"
+    ),
     "an outcome nobody knows": Hostile(with_metadata("verdict", "outcome", to="BUY"), "verdict.outcome"),
     "a verdict without a level": Hostile(with_metadata("verdict", "level", to=None), "verdict.level"),
     "a verdict whose window is text": Hostile(with_metadata("verdict", "window", to="x"), "verdict.window"),
@@ -370,7 +394,9 @@ CORPUS: dict[str, Hostile] = {
     "a recipe with a discount of two": Hostile(
         with_metadata("trading", "adaptation", "config", "gamma", to=2.0), "gamma has to lie in"
     ),
-    "a recipe that is text": Hostile(with_metadata("trading", "adaptation", to="learn"), "recipe of adaptation"),
+    "a recipe that is text": Hostile(
+        with_metadata("trading", "adaptation", to="learn"), "recipe of adaptation"
+    ),
     "a recipe with a key nobody knows": Hostile(
         with_metadata("trading", "adaptation", "config", "eval", to="1"), "recipe of adaptation"
     ),

@@ -48,7 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Create .venv and install pinned packages into it.")
     parser.add_argument("sets", nargs="*", help="core (always installed), a group of pyproject.toml, or all")
     parser.add_argument(
-        "--without-hashes", action="store_true", help="trust the index: install by version, whatever file it has"
+        "--without-hashes",
+        action="store_true",
+        help="trust the index: install by version, whatever file it has",
     )
     options = parser.parse_args(arguments)
     try:

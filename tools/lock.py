@@ -54,7 +54,9 @@ def main() -> int:
             for item in _asked(wanted, python, platforms):
                 name = canonicalize_name(item["metadata"]["name"])
                 known = found.setdefault(name, {"files": {}, "metadata": item["metadata"]})
-                known["files"][item["download_info"]["archive_info"]["hashes"]["sha256"]] = item["download_info"]["url"]
+                known["files"][item["download_info"]["archive_info"]["hashes"]["sha256"]] = item[
+                    "download_info"
+                ]["url"]
     sets = _sets(found)
     lines = [HEADER.format(systems=", ".join(SYSTEMS), pythons=f"{PYTHONS[0]} to {PYTHONS[-1]}")]
     for pin in pins:
@@ -63,7 +65,9 @@ def main() -> int:
         lines.append(f"# {' '.join(group for group, members in sets.items() if name in members)}")
         lines.append(" \\\n".join([pin, *(f"    --hash=sha256:{digest}" for digest in hashes)]))
     LOCK.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"written: {LOCK.name}, {len(pins)} packages, {sum(len(one['files']) for one in found.values())} files")
+    print(
+        f"written: {LOCK.name}, {len(pins)} packages, {sum(len(one['files']) for one in found.values())} files"
+    )
     return 0
 
 

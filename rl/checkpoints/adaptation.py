@@ -121,7 +121,7 @@ class AdaptationRecipe:
             CheckpointError: It is not one, or asks for more than anybody adapts by.
         """
         try:
-            values = {**plain, "config": AdaptationConfig(**plain["config"])}
+            values: dict[str, Any] = {**plain, "config": AdaptationConfig(**plain["config"])}
             recipe = cls(**values)
             problems = recipe.problems()
         except (KeyError, TypeError) as error:

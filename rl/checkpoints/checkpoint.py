@@ -64,7 +64,7 @@ LARGEST_SIDECAR_BYTES = 16 << 20
 """Sidecars above this are refused unread."""
 
 LARGEST_PICKLE_BYTES = 2 << 20
-"""What describes the tensors in a weights file; examining it word by word takes seconds a megabyte on a slow machine."""
+"""What describes the tensors in a weights file; examining it takes seconds a megabyte."""
 
 _FORMAT = "stagegate-checkpoint"
 _MOST_METADATA_VALUES = 200_000
@@ -499,7 +499,9 @@ def _check_container(path: Path, data: bytes) -> None:
                 raise _refused(path, f"its archive holds {odd[0]!a:.80}, which torch.save does not write")
             size = archive.getinfo(pickles[0]).file_size
             if size > LARGEST_PICKLE_BYTES:
-                raise _refused(path, f"its metadata are too large: {size} bytes, at most {LARGEST_PICKLE_BYTES}")
+                raise _refused(
+                    path, f"its metadata are too large: {size} bytes, at most {LARGEST_PICKLE_BYTES}"
+                )
             program = archive.read(pickles[0])
         for operation, argument, _ in pickletools.genops(program):
             if operation.name in _OTHER_CONSTRUCTORS:
@@ -539,7 +541,9 @@ def _checked_metadata(metadata: Any) -> dict[str, Any]:
     return plain
 
 
-def _require_usable(metadata: dict[str, Any], weights: torch.Tensor, extra: Mapping[str, torch.Tensor]) -> None:
+def _require_usable(
+    metadata: dict[str, Any], weights: torch.Tensor, extra: Mapping[str, torch.Tensor]
+) -> None:
     if problems := content_problems(metadata, weights, extra):
         raise _UnfitError("; ".join(problems[:5]))
 

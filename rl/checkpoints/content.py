@@ -7,7 +7,7 @@ adaptation. All of it is judged by arithmetic on the numbers in the file, before
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, get_type_hints
 
@@ -31,7 +31,9 @@ LEVELS = ("progress", "adaptation", "promotion")
 WINDOWS = ("train", "validation", "promotion", "test")
 
 
-def content_problems(content: Mapping[str, Any], weights: torch.Tensor, extra: Mapping[str, torch.Tensor]) -> list[str]:
+def content_problems(
+    content: Mapping[str, Any], weights: torch.Tensor, extra: Mapping[str, torch.Tensor]
+) -> list[str]:
     """Return everything that keeps a model from being used, worded for whoever was given the file.
 
     Args:
@@ -76,7 +78,12 @@ def _network_problems(spec: dict[str, Any], weights: torch.Tensor) -> list[str]:
     if problems := spec_problems(spec):
         return [f"policy_spec: {problem:.200}" for problem in problems[:5]]
     layers = [spec[key] for key in ("hidden", "expert_hidden", "value_hidden") if key in spec]
-    widths = [spec["observations"], spec["actions"], spec.get("gate_hidden", 1), *(w for each in layers for w in each)]
+    widths = [
+        spec["observations"],
+        spec["actions"],
+        spec.get("gate_hidden", 1),
+        *(w for each in layers for w in each),
+    ]
     for what, asked, most in (
         ("layers", max(map(len, layers)), MOST_LAYERS),
         ("units in a layer", max(widths), WIDEST_LAYER),
@@ -87,7 +94,9 @@ def _network_problems(spec: dict[str, Any], weights: torch.Tensor) -> list[str]:
         if asked > most:
             return [f"policy_spec asks for {asked:.3g} {what}, and at most {most:,} are built"]
     if parameter_count(spec) != len(weights):
-        return [f"policy_spec asks for {parameter_count(spec):,} weights, but the file holds {len(weights):,}"]
+        return [
+            f"policy_spec asks for {parameter_count(spec):,} weights, but the file holds {len(weights):,}"
+        ]
     return []
 
 
@@ -169,7 +178,9 @@ def _adaptation_problems(
     except CheckpointError as error:
         found.append(f"trading.adaptation: {error}")
     if META_WEIGHTS in extra and extra[META_WEIGHTS].shape != weights.shape:
-        found.append(f"{META_WEIGHTS} has the shape {tuple(extra[META_WEIGHTS].shape)}, not {tuple(weights.shape)}")
+        found.append(
+            f"{META_WEIGHTS} has the shape {tuple(extra[META_WEIGHTS].shape)}, not {tuple(weights.shape)}"
+        )
     for name, tensor in extra.items():
         if name.startswith(STEP_SIZE_PREFIX) and tensor.numel() != 1:
             found.append(f"{name!a:.80} has to be one number, but has the shape {tuple(tensor.shape)}")

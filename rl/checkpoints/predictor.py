@@ -110,8 +110,8 @@ class Predictor:
         }
         if unknown := sorted(set(step_sizes) - {name for name, _ in policy.named_parameters()}):
             raise CheckpointError(
-                f"the stage-3 model of {self.checkpoint.symbol} has a step size for {unknown[0]!a:.80}, which its policy "
-                "does not have; it is damaged or was made by hand. Train it again"
+                f"the stage-3 model of {self.checkpoint.symbol} has a step size for {unknown[0]!a:.80}, which its "
+                "policy does not have; it is damaged or was made by hand. Train it again"
             )
         stretch = TradingStretch(
             market=market,

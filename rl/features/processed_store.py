@@ -199,8 +199,9 @@ def load_processed(symbol: str, processed_dir: Path) -> Processed:
             return Processed(bars, _features_of(file, meta), meta)
     except (pa.ArrowException, KeyError, TypeError, ValueError, OverflowError) as error:
         # Both files vouch for each other, and still do not say what ours say: somebody else made them.
+        reason = str(error).partition("\n")[0]
         raise DataError(
-            f"The processed file of {symbol} in {processed_dir} cannot be used: {str(error).partition(chr(10))[0]:.200}.\n"
+            f"The processed file of {symbol} in {processed_dir} cannot be used: {reason:.200}.\n"
             f"  Delete it and make it with: python run_backtest.py --process-data --symbols {symbol}"
         ) from error
 
@@ -233,7 +234,9 @@ def _check_size(file: pq.ParquetFile, meta: dict[str, Any]) -> None:
     """Raise unless the file has the bars the account says, and no more than there can be."""
     rows = file.metadata.num_rows
     if rows != meta["bars"] or rows > MOST_BARS:
-        raise ValueError(f"it has {rows:,} rows, its account says {meta['bars']!r:.40}, and at most {MOST_BARS:,} are read")
+        raise ValueError(
+            f"it has {rows:,} rows, its account says {meta['bars']!r:.40}, and at most {MOST_BARS:,} are read"
+        )
 
 
 def _sealed(meta: dict[str, Any]) -> dict[str, Any]:
@@ -269,11 +272,14 @@ def _fault(parquet: Path, sidecar: Path, meta: dict[str, Any] | None) -> str | N
 def _read_sidecar(sidecar: Path) -> dict[str, Any] | None:
     """Return the account, None where there is none that can be read."""
     try:
-        meta = json.loads(read_plain_file(sidecar, LARGEST_ACCOUNT_BYTES))
-        if not isinstance(meta, dict):
+        text = read_plain_file(sidecar, LARGEST_ACCOUNT_BYTES)
+        meta = json.loads(text)
+        if not isinstance(meta, dict) or not text.endswith(b"}\n"):
             return None
         # An older version's is not judged by today's rules; it is made again because of its version.
-        if meta.get("processed_version") == PROCESSED_VERSION and meta.get(_OWN_HASH) != _hash_of(_sealed_part(meta)):
+        if meta.get("processed_version") == PROCESSED_VERSION and meta.get(_OWN_HASH) != _hash_of(
+            _sealed_part(meta)
+        ):
             return None
     except (FileNotFoundError, UnfitFileError, ValueError, RecursionError):
         # All count as not there: the file is made again, or its absence is reported by the caller.
@@ -299,7 +305,12 @@ def _is_complete(meta: dict[str, Any]) -> bool:
     ):
         return False
     whole = (meta["bars"], meta["raw"]["bytes"], meta["raw"]["mtime_ns"], meta["parquet"]["bytes"])
-    texts = (meta["data_hash"], meta["raw"]["file"], meta["parquet"]["sha256"], meta["instrument"]["fingerprint"])
+    texts = (
+        meta["data_hash"],
+        meta["raw"]["file"],
+        meta["parquet"]["sha256"],
+        meta["instrument"]["fingerprint"],
+    )
     notes, keys = meta["notes"], meta["instrument"]["keys"]
     return (
         all(type(value) is int for value in whole)

@@ -27,7 +27,9 @@ def table_lines(
     """Return a table as lines of text without colour; the first `left` columns are left-aligned."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for place, heading in enumerate(headings):
-        table.add_column(Text(printable(heading)), justify="left" if place < left else "right", overflow="fold")
+        table.add_column(
+            Text(printable(heading)), justify="left" if place < left else "right", overflow="fold"
+        )
     for row in rows:
         # Text, not str: brackets in a name are no markup here.
         table.add_row(*(Text(printable(cell)) for cell in row))

@@ -46,7 +46,9 @@ def test_everything_the_project_lists_is_pinned():
 
 def locked() -> dict[str, tuple[str, set[str], list[str]]]:
     """Return of each package in the lock its version, sets and hashes."""
-    found, sets = {}, set()
+    found: dict[str, tuple[str, set[str], list[str]]] = {}
+    sets: set[str] = set()
+    name = ""
     for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             sets = set(line[1:].split())

@@ -66,9 +66,7 @@ def test_a_hostile_model_is_refused_with_a_reason_and_runs_nothing(copy, tmp_pat
     for done in (
         copy.backtest("--symbols", SYMBOL, "--stage", "maml"),
         copy.backtest("--symbols", SYMBOL, "--stage", "maml", "--check-lookahead"),
-        finished(
-            rl.__main__.main, ["gate", "--explain", str(path), "--reports-dir", str(copy.reports)]
-        ),
+        finished(rl.__main__.main, ["gate", "--explain", str(path), "--reports-dir", str(copy.reports)]),
     ):
         assert done.code == DATA, done.err
         assert hostile.says in done.err
@@ -111,7 +109,13 @@ def test_a_hostile_parent_is_no_start_for_the_next_stage(copy, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"criteria": [{"name": 1}]}, {"criteria": "many"}, {"surprise": 1}, {"reasons": None}, {"alpha_used": "5 %"}],
+    [
+        {"criteria": [{"name": 1}]},
+        {"criteria": "many"},
+        {"surprise": 1},
+        {"reasons": None},
+        {"alpha_used": "5 %"},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_a_parent_whose_verdict_cannot_be_read_is_refused(copy, change):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.integration.command_line import PLAN, ROOT, SETTINGS, TINY, Workplace
 
-WATCH = '''
+WATCH = """
 import os, sys
 
 def watch(event, arguments):
@@ -25,7 +25,7 @@ def watch(event, arguments):
         raise OSError(f"no network here: {event}")
 
 sys.addaudithook(watch)
-'''
+"""
 
 
 def run(arguments: list[str], folder: Path, canary: Path) -> subprocess.CompletedProcess[str]:
@@ -52,14 +52,26 @@ def test_training_and_backtest_open_no_connection(tmp_path):
     settings = [word for setting in TINY for word in ("--set", setting)]
     # Two jobs: the workers are processes of their own, and are watched too.
     trained = run(
-        ["run_training.py", *place.folders(), "--config", str(PLAN), "--symbols", *symbols, "--jobs", "2", *settings],
+        [
+            "run_training.py",
+            *place.folders(),
+            "--config",
+            str(PLAN),
+            "--symbols",
+            *symbols,
+            "--jobs",
+            "2",
+            *settings,
+        ],
         watcher,
         canary,
     )
     assert trained.returncode in (0, 5), trained.stderr
     assert (place.models / "SYN_planted_2_maml_stage3_final.pth").exists()
     tested = run(
-        ["run_backtest.py", *place.folders(), "--config", str(SETTINGS), "--symbols", *symbols], watcher, canary
+        ["run_backtest.py", *place.folders(), "--config", str(SETTINGS), "--symbols", *symbols],
+        watcher,
+        canary,
     )
     assert tested.returncode == 0, tested.stderr
     assert not canary.exists(), canary.read_text()

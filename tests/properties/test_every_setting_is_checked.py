@@ -114,7 +114,11 @@ def test_an_unknown_key_is_refused_by_name_in_every_block(tmp_path_factory, path
 
 @pytest.mark.parametrize(
     "path",
-    [path for path, field in SETTINGS.items() if scalar_kinds(field.annotation) & {int} and path != ("seed",)],
+    [
+        path
+        for path, field in SETTINGS.items()
+        if scalar_kinds(field.annotation) & {int} and path != ("seed",)
+    ],
     ids=dotted,
 )
 def test_no_count_may_be_larger_than_anything_anybody_trains(tmp_path, path):
@@ -125,7 +129,10 @@ def test_no_count_may_be_larger_than_anything_anybody_trains(tmp_path, path):
     ("settings_", "says"),
     [
         (("training_params.ppo.hidden_dim=100000",), "at most 4,?096"),
-        (("training_params.ppo.num_envs=65536", "training_params.ppo.rollout_steps=65536"), "at most 16,777,216"),
+        (
+            ("training_params.ppo.num_envs=65536", "training_params.ppo.rollout_steps=65536"),
+            "at most 16,777,216",
+        ),
         (
             ("training_params.moe.num_experts=64", "training_params.moe.expert_hidden_dim=4096"),
             "experts of 2,147,483,648 parameters",

@@ -72,6 +72,7 @@ def _unexpected(error: Exception) -> int:
     ) as log:
         log.write("".join(traceback.format_exception(error)))
     print(
-        printable(f"unexpected error: {type(error).__name__}: {error}\n  traceback: {Path(log.name)}"), file=sys.stderr
+        printable(f"unexpected error: {type(error).__name__}: {error}\n  traceback: {Path(log.name)}"),
+        file=sys.stderr,
     )
     return UNEXPECTED

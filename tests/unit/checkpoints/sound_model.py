@@ -37,7 +37,12 @@ def sound_content(first_weight: float = 0.5) -> dict[str, Any]:
         "policy_spec": dict(SPEC),
         "weights": weights,
         "extra_tensors": {},
-        "scaler": {"names": ["return_1", "x_regime"], "center": [0.5, 0.25], "scale": [1.0, 2.0], "regimes": {}},
+        "scaler": {
+            "names": ["return_1", "x_regime"],
+            "center": [0.5, 0.25],
+            "scale": [1.0, 2.0],
+            "regimes": {},
+        },
         "feature_names": ["return_1", "x_regime"],
         "action_scheme": "target",
         "instrument": {"name": "Nifty", "lot_size": 75, "tax": None},

@@ -15,7 +15,6 @@ import zipfile
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +32,7 @@ from rl.checkpoints.checkpoint import (
     timestamped_name,
 )
 from rl.common.errors import CheckpointError, ConfigError, MissingPackageError, UsageError
-from tests.unit.checkpoints.sound_model import COUNT, sound_content, verdict
+from tests.unit.checkpoints.sound_model import COUNT, sound_content
 
 
 def small_checkpoint(first_weight: float = 0.5, **changes) -> Checkpoint:

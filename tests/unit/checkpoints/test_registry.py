@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from rl.checkpoints.checkpoint import Checkpoint, save_checkpoint, sidecar_of, stage_file
 from rl.checkpoints.registry import ORDER, best_available, require_compatible
@@ -15,8 +13,15 @@ from tests.unit.checkpoints.sound_model import sound_content, verdict
 
 
 def keep(folder: Path, stage: str, outcome: str | None = "PASS", symbol: str = "Nifty_2", **changes) -> Path:
-    content = sound_content() | {"stage": stage, "symbol": symbol, "verdict": verdict(outcome) if outcome else {}}
-    content |= {"feature_names": ["return_1", "rsi"], "scaler": content["scaler"] | {"names": ["return_1", "rsi"]}}
+    content = sound_content() | {
+        "stage": stage,
+        "symbol": symbol,
+        "verdict": verdict(outcome) if outcome else {},
+    }
+    content |= {
+        "feature_names": ["return_1", "rsi"],
+        "scaler": content["scaler"] | {"names": ["return_1", "rsi"]},
+    }
     path = folder / stage_file(symbol, stage)
     save_checkpoint(path, Checkpoint(**{**content, **changes}))
     return path

@@ -30,7 +30,10 @@ HOSTILE = {
     "an alias of nothing": ("seed: *nothing\n", "undefined alias"),
     "a merge": ("a: &a {{b: 1}}\nc:\n  <<: *a\n", "blocks are not merged by <<"),
     "a list nested without end": ("seed: " + "[" * 200_000 + "\n", "is nested more than 32 levels deep"),
-    "blocks nested without end": ("".join(f"{' ' * n}a:\n" for n in range(400)), "is nested more than 32 levels deep"),
+    "blocks nested without end": (
+        "".join(f"{' ' * n}a:\n" for n in range(400)),
+        "is nested more than 32 levels deep",
+    ),
     "a key twice": ("seed: 1\nseed: 2\n", "is written twice"),
     "a key that is a list": ("? [a, b]\n: 1\n", "a key has to be one word"),
     "a key that moves the cursor": ('"\\e[2J": 1\n', "unknown key"),
@@ -78,7 +81,11 @@ def test_a_hostile_settings_file_is_refused_with_a_reason(tmp_path, capsys, name
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"\xff\xfeseed: 1", "is not UTF-8"), ("sëed: 1".encode("latin-1"), "is not UTF-8"), (b"PK\x03\x04\x00", "YAML")],
+    [
+        (b"\xff\xfeseed: 1", "is not UTF-8"),
+        ("sëed: 1".encode("latin-1"), "is not UTF-8"),
+        (b"PK\x03\x04\x00", "YAML"),
+    ],
 )
 def test_what_is_no_text_is_refused(tmp_path, content, says):
     (tmp_path / "x.yaml").write_bytes(content)

@@ -362,3 +362,58 @@ def test_a_symbol_with_a_dot_keeps_it(tmp_path, folder):
     raw = write_raw(tmp_path / "BHP.AX_15.csv", some_bars())
     process("BHP.AX_15", raw, INDEX, folder)
     assert sorted(path.name for path in folder.iterdir()) == ["BHP.AX_15.json", "BHP.AX_15.parquet"]
+
+
+def test_flipped_bits_and_lost_ends_of_account_and_table_are_noticed(raw, folder):
+    """The table is held by its hash in the account; the account by a hash of itself."""
+    process(SYMBOL, raw, INDEX, folder)
+    rng = np.random.default_rng(4)
+    for file in (folder / f"{SYMBOL}.json", folder / f"{SYMBOL}.parquet"):
+        data = file.read_bytes()
+        damaged = [data[: int(length)] for length in (0, len(data) - 1, *rng.choice(len(data), 8))]
+        for place in rng.choice(len(data) * 8, size=40, replace=False):
+            flipped = bytearray(data)
+            flipped[place // 8] ^= 1 << (place % 8)
+            damaged.append(bytes(flipped))
+        for content in damaged:
+            file.write_bytes(content)
+            with pytest.raises(DataError, match="--process-data"):
+                load_processed(SYMBOL, folder)
+        file.write_bytes(data)
+        load_processed(SYMBOL, folder)
+
+
+def test_a_pair_that_was_given_another_name_is_refused(raw, folder):
+    process(SYMBOL, raw, INDEX, folder)
+    for end in (".json", ".parquet"):
+        (folder / f"{SYMBOL}{end}").rename(folder / f"Other_15{end}")
+    with pytest.raises(DataError, match="is the account of another symbol, 'Nifty_15'"):
+        load_processed("Other_15", folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bars": 10**12},
+        {"features": ["nothing"]},
+        {"own_columns": 3},
+        {"features": None},
+        {"has_volume": "x"},
+    ],
+)
+def test_an_account_that_vouches_for_what_is_not_there_is_refused(raw, folder, change):
+    """A pair somebody else made holds every hash it needs."""
+    process(SYMBOL, raw, INDEX, folder)
+    sidecar = folder / f"{SYMBOL}.json"
+    meta = processed_store._sealed(json.loads(sidecar.read_text()) | change)
+    sidecar.write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n")
+    with pytest.raises(DataError, match="--process-data"):
+        load_processed(SYMBOL, folder)
+
+
+def test_an_account_that_is_a_pipe_is_not_waited_for(raw, folder):
+    process(SYMBOL, raw, INDEX, folder)
+    (folder / f"{SYMBOL}.json").unlink()
+    os.mkfifo(folder / f"{SYMBOL}.json")
+    with pytest.raises(DataError, match="cannot be read"):
+        load_processed(SYMBOL, folder)

@@ -50,7 +50,9 @@ def test_a_cell_wider_than_the_table_is_folded_and_not_cut():
     assert "".join(line.strip() for line in lines[2:]) == "a" * 30
 
 
-@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "=1"])
+@pytest.mark.parametrize(
+    "text", ["=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "=1"]
+)
 def test_a_spreadsheet_takes_no_text_of_ours_for_a_formula(text):
     assert csv_text(text) == "'" + text
 
@@ -61,7 +63,9 @@ def test_other_text_stays_as_it_is_in_a_csv_file(text):
 
 
 def test_a_name_in_a_table_cannot_act_on_the_terminal_nor_be_markup():
-    lines = table_lines(["x_\x1b[2J"], [["\x1b]0;owned\x07"], ["\\[red]a[/red]"], ["[link=http://x]b[/link]"]])
+    lines = table_lines(
+        ["x_\x1b[2J"], [["\x1b]0;owned\x07"], ["\\[red]a[/red]"], ["[link=http://x]b[/link]"]]
+    )
     shown = "\n".join(lines)
     assert not set(shown) & {"\x1b", "\x07"}
     assert "\\x1b]0;owned" in shown
