@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -63,8 +65,11 @@ def test_a_hostile_settings_file_is_refused_with_a_reason(tmp_path, capsys, name
         read(file)
         return 0
 
-    # As a command ends: one message without anything a terminal obeys.
-    assert run_command(work, None) == 2
+    # As a command ends: one message without anything a terminal obeys. The signal belongs to the test run.
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    code = run_command(work, argparse.Namespace())
+    signal.signal(signal.SIGTERM, on_terminate)
+    assert code == 2
     shown = capsys.readouterr().err
     assert "hostile.yaml" in shown
     if read is load_plan:
