@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ LONGEST_SYMBOL = 100
 """Names of 255 bytes are the most file systems take; stage, date and the ending of a temporary file follow."""
 
 _DEVICES = re.compile(r"(CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9])(\..*)?", re.IGNORECASE)
-"""Names Windows gives to devices, whatever ending follows: what is written there is gone."""
+"""Names Windows gives to devices, whatever ending follows: what is written there is gone. Elsewhere CON.DE is a stock."""
 
 
 def checked_symbol(text: str) -> str:
@@ -54,7 +55,7 @@ def _why_no_symbol(text: str) -> str:
         return "contains " + ", ".join(_shown(character) for character in strange[:5])
     if text.endswith("."):
         return "ends with a dot, which Windows leaves out"
-    if device := _DEVICES.fullmatch(text):
+    if os.name == "nt" and (device := _DEVICES.fullmatch(text)):
         return f"is a device of Windows ({device[1].upper()}); put something before it, such as X_{text}"
     return ""
 

@@ -412,6 +412,8 @@ def _write_parquet(path: Path, bars: Bars, features: FeatureTable) -> None:
 
 def _bars_of(file: pq.ParquetFile, meta: dict[str, Any]) -> Bars:
     column = _column_reader(file)
+    if meta["has_volume"] is not ("volume" in file.schema_arrow.names):
+        raise ValueError(f"has_volume is {meta['has_volume']!r:.40}, which its columns do not bear out")
     return Bars(
         symbol=meta["symbol"],
         bar_seconds=meta["bar_seconds"],

@@ -44,10 +44,6 @@ def test_the_symbols_people_use_are_accepted_unchanged(symbol):
         "NIFT\u0423",  # a Cyrillic letter that looks like Y
         "Ａ",
         "A" * 101,
-        "CON",
-        "nul",
-        "COM1.AX",
-        "aux.x",
     ],
 )
 def test_a_symbol_that_could_leave_its_folder_is_refused(text):
@@ -82,3 +78,12 @@ def test_a_long_name_is_not_repeated_whole():
 @pytest.mark.parametrize("symbol", ["CON_2", "CONS", "X_CON", "A" * 100, "A-1", "B=X"])
 def test_names_that_only_look_like_trouble_are_accepted(symbol):
     assert checked_symbol(symbol) == symbol
+
+
+@pytest.mark.parametrize("symbol", ["CON", "nul", "COM1.AX", "aux.x", "CON.DE"])
+def test_names_of_windows_devices_are_refused_on_windows_and_are_stocks_elsewhere(symbol, monkeypatch):
+    monkeypatch.setattr("rl.common.paths.os.name", "posix")
+    assert checked_symbol(symbol) == symbol
+    monkeypatch.setattr("rl.common.paths.os.name", "nt")
+    with pytest.raises(UsageError, match="device of Windows"):
+        checked_symbol(symbol)
