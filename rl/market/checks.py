@@ -40,6 +40,24 @@ _ROWS_OR_KEEP = ("error", "drop", "warn")
 _SERIES = ("error", "warn")
 
 CHECKS: dict[str, Check] = {
+    "unfinished_line": Check(
+        "drop",
+        _ROWS_OR_KEEP,
+        "Every line ends with a line end; a last line without one may lack the end of its last number.",
+        "Fetch the file again when it is complete",
+    ),
+    "repeated_header": Check(
+        "drop",
+        _ROWS,
+        "A header stands above the bars once; files joined end to end repeat it.",
+        "Remove the line",
+    ),
+    "field_count": Check(
+        "error",
+        _ROWS,
+        "Every line has as many fields as the header; else numbers stand under the names of others.",
+        "Correct the rows",
+    ),
     "unparseable_time": Check(
         "error",
         _ROWS,
@@ -49,7 +67,7 @@ CHECKS: dict[str, Check] = {
     "text_value": Check(
         "error",
         _ROWS,
-        "Prices, volumes and x_ columns are plain numbers, without currency signs or thousands separators.",
+        "Prices, volumes and x_ columns are plain numbers: a decimal point, no currency or thousands signs.",
         "Correct the rows",
     ),
     "missing_value": Check(
@@ -149,6 +167,18 @@ CHECKS: dict[str, Check] = {
         _SERIES,
         "A bar with one price only (high = low) says nothing of the range; a few are normal.",
         "Use a source with real highs and lows",
+    ),
+    "stray_bars": Check(
+        "error",
+        _SERIES,
+        "A few bars months before all others or after them are misread or mistyped dates.",
+        "Correct the rows",
+    ),
+    "volume_unit": Check(
+        "warn",
+        _SERIES,
+        "A volume that becomes a hundred times as large or small for good is counted in another unit from there on.",
+        "Bring the column into one unit or remove it",
     ),
     "hole": Check(
         "warn", _SERIES, "Missing bars are left missing; nothing is filled in.", "Complete the file"

@@ -7,11 +7,13 @@ Nothing is repaired and nothing is filled in. What each check means and does by 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from rl.common.errors import DataError, UsageError
 from rl.common.paths import checked_symbol
@@ -63,6 +65,17 @@ STALE_RUN_BARS = 10
 LARGEST_SHARE_FLAT = 0.05
 """A larger share of bars with high = low is worth a word."""
 
+STRAY_DAYS = 90.0
+"""A silence longer than this, with no more than `STRAY_BARS` bars on its outer side, is a mistyped date."""
+
+STRAY_BARS = 3
+
+VOLUME_UNIT_FACTOR = 100.0
+"""The typical volume of a session changes by this factor only where the unit changes, or the contract."""
+
+VOLUME_UNIT_SESSIONS = 10
+"""Sessions compared before and after; one wild session is no change of unit."""
+
 
 @dataclass(frozen=True)
 class IngestResult:
@@ -78,12 +91,13 @@ class IngestResult:
 def discover(raw_dir: Path, on_problem: Callable[[str, DataError], None] | None = None) -> dict[str, Path]:
     """Return every raw file below a folder by symbol, sorted by symbol.
 
-    Folders named `as_found` and hidden files and folders are left out.
+    Folders named `as_found` and hidden files and folders are left out; links to folders are followed.
 
     Args:
         raw_dir: Where to look.
-        on_problem: Called with the name and what is wrong with it, where a file cannot be told apart by its name; the
-            file, or both files of one symbol, are then left out. Without it the first such file raises.
+        on_problem: Called with the name and what is wrong with it, where a file cannot be told apart by its name, or a
+            folder cannot be read or is named like a file; the file, or both files of one symbol, are then left out.
+            Without it the first such file raises.
 
     Raises:
         DataError: The folder does not exist; or, without `on_problem`, two files have the same symbol or a name
@@ -102,8 +116,28 @@ def discover(raw_dir: Path, on_problem: Callable[[str, DataError], None] | None 
             raise error
         on_problem(symbol, error)
 
-    for folder, subfolders, files in os.walk(raw_dir):
+    def unreadable(error: OSError) -> None:
+        folder = Path(error.filename)
+        wrong(
+            folder.name,
+            DataError(
+                f"{folder}: cannot be read ({error.strerror}). Give this user the right to read the folder."
+            ),
+        )
+
+    seen: set[tuple[int, int]] = set()
+    for folder, subfolders, files in os.walk(raw_dir, onerror=unreadable, followlinks=True):
+        where = os.stat(folder)
+        if (where.st_dev, where.st_ino) in seen:
+            # A link may lead back up, or to a folder that was searched already.
+            subfolders.clear()
+            continue
+        seen.add((where.st_dev, where.st_ino))
         subfolders[:] = sorted(name for name in subfolders if name != AS_FOUND and not name.startswith("."))
+        for name in [name for name in subfolders if stem_of(Path(name)) is not None]:
+            subfolders.remove(name)
+            path = Path(folder) / name
+            wrong(name, DataError(f"{path}: is a folder, but is named like a bar file. Rename it."))
         for name in sorted(files):
             path = Path(folder) / name
             symbol = None if name.startswith(".") else stem_of(path)
@@ -170,9 +204,11 @@ def bars_of_table(table: RawTable, path: Path, symbol: str, instrument: Instrume
     findings.raise_errors()
 
     bars = _bars(symbol, series, bar_ns)
+    _check_strays(series, findings)
     _check_holes(series, bar_ns, instrument, findings)
     _check_session_ends(bars, calendar(instrument.calendar), findings)
     _check_prices_over_time(bars, series.table.line, findings)
+    _check_volume_unit(bars, series.table.line, findings)
     findings.raise_errors()
     counts = {"rows": len(table), "bars": len(bars)} | findings.counts
     return IngestResult(bars, counts, [*table.notes, *findings.notes])
@@ -209,11 +245,13 @@ class _Rows:
 
 def _check_rows(rows: _Rows, instrument: Instrument) -> None:
     """Check everything that one row alone shows."""
+    for name in ("unfinished_line", "repeated_header", "field_count"):
+        _settle_faulty_lines(rows, name)
     symbols = rows.table.symbols
     if len(symbols) > 1:
         shown = ", ".join(symbols[:5]) + (", …" if len(symbols) > 5 else "")
         rows.findings.series("several_symbols", len(symbols), f"holds {len(symbols)} symbols: {shown}")
-    rows.settle("unparseable_time", rows.times.is_bad, lambda r: f"'{rows.table.label[r]}' is no time")
+    rows.settle("unparseable_time", rows.times.is_bad, lambda r: _no_time(rows.table.label[r]))
     _check_texts(rows)
     required = [name for name in rows.table.numbers if name != "volume"]
     rows.settle(
@@ -229,12 +267,33 @@ def _check_rows(rows: _Rows, instrument: Instrument) -> None:
             np.any([rows.table.numbers[name] <= 0 for name in PRICES], axis=0),
             lambda r: _first(rows.table, r, PRICES, lambda value: value <= 0, "is not above zero"),
         )
+    else:
+        # Prices may pass through zero, but no market trades a whole bar at exactly zero: that is a bar without prices.
+        rows.settle(
+            "non_positive_price",
+            np.all([rows.table.numbers[name] == 0 for name in PRICES], axis=0),
+            lambda _: "all four prices are exactly 0",
+        )
     opening, high, low, close = (rows.table.numbers[name] for name in PRICES)
     excess = np.maximum(low - np.minimum(opening, close), np.maximum(opening, close) - high)
     is_rounding = (excess > 0) & (excess <= ROUNDING * np.abs(close))
     keep = rows.settle("ohlc", (excess > 0) & ~is_rounding, lambda r: _contradiction(rows.table, r))
     rows.settle("ohlc_rounding", is_rounding[keep], lambda r: _contradiction(rows.table, r))
     _check_volume(rows)
+
+
+def _no_time(label: str) -> str:
+    may_be_two = re.fullmatch(r"\d{10}", label.strip()) is not None
+    return f"'{label}' " + ("may be a written time or a count of seconds" if may_be_two else "is no time")
+
+
+def _settle_faulty_lines(rows: _Rows, name: str) -> None:
+    """Settle lines that the reader of the file found to be no rows."""
+    found = rows.table.faults.get(name, {})
+    if found:
+        is_faulty = np.zeros(len(rows.table), dtype=bool)
+        is_faulty[list(found)] = True
+        rows.settle(name, is_faulty, found.__getitem__)
 
 
 def _check_texts(rows: _Rows) -> None:
@@ -312,6 +371,7 @@ def _ordered_starts(rows: _Rows, instrument: Instrument, is_daily: bool) -> np.n
     if is_daily:
         start = raw_times.dates(rows.times, zone) * _DAY_NS
     else:
+        _settle_mixed_clocks(rows, zone)
         start, is_unclear = raw_times.instants(rows.times, zone)
         keep = rows.settle(
             "unparseable_time",
@@ -333,6 +393,20 @@ def _ordered_starts(rows: _Rows, instrument: Instrument, is_daily: bool) -> np.n
         )
         start = start[keep]
     return start
+
+
+def _settle_mixed_clocks(rows: _Rows, zone: str) -> None:
+    """Settle times that say which clock they are of, or do not, unlike most of the file."""
+    is_naive = rows.times.is_naive
+    is_odd = is_naive if 2 * is_naive.sum() <= len(is_naive) else ~is_naive
+    if is_odd.all():
+        return
+    says = (
+        "says no offset from UTC, unlike most rows"
+        if is_naive[is_odd].all()
+        else f"says its offset from UTC, unlike most rows, which would be read as {zone}"
+    )
+    rows.settle("unparseable_time", is_odd, lambda _: says)
 
 
 def _settle_duplicates(rows: _Rows, start: np.ndarray) -> np.ndarray:
@@ -501,6 +575,25 @@ def _bars(symbol: str, series: _Series, bar_ns: int) -> Bars:
 # --- the series as a whole ----------------------------------------------------------------------------------
 
 
+def _check_strays(series: _Series, findings: Findings) -> None:
+    """Catch the few bars that stand far before or after all others, as a mistyped year puts them."""
+    gaps = np.flatnonzero(np.diff(series.start) > STRAY_DAYS * _DAY_NS) + 1
+    count = len(series.start)
+    is_stray = np.zeros(count, dtype=bool)
+    if count < STRAY_BARS + FEWEST_STEPS:
+        return
+    is_stray[: max(gaps[gaps <= STRAY_BARS], default=0)] = True
+    is_stray[min(gaps[gaps >= count - STRAY_BARS], default=count) :] = True
+    others = np.flatnonzero(~is_stray)
+
+    def says(row: int) -> str:
+        other = int(others[0] if row < others[0] else others[-1])
+        away = _span(abs(int(series.start[row] - series.start[other])))
+        return f"is {away} away from row {series.table.line[other]} ({series.table.label[other]})"
+
+    findings.rows("stray_bars", is_stray, series.table.line, series.table.label, says)
+
+
 def _check_holes(series: _Series, bar_ns: int, instrument: Instrument, findings: Findings) -> None:
     """Count missing bars inside sessions, and silences longer than the instrument allows."""
     ends = series.start + bar_ns if bar_ns == _DAY_NS else series.sessions.close_time
@@ -557,7 +650,7 @@ def _check_prices_over_time(bars: Bars, line: np.ndarray, findings: Findings) ->
     before = bars.close[:-1]
     is_defined = (before > 0) & (bars.open[1:] > 0) & (bars.close[1:] > 0)
     to_open, to_close = (
-        np.abs(np.log(prices[1:] / before, where=is_defined, out=np.zeros(len(before))))
+        np.abs(np.log(np.divide(prices[1:], before, where=is_defined, out=np.ones(len(before)))))
         for prices in (bars.open, bars.close)
     )
     # The median absolute value of a normal variable is 0.6745 deviations; a mean would follow the jumps.
@@ -594,4 +687,31 @@ def _jump(bars: Bars, line: np.ndarray, t: int, at_open: bool) -> str:
     ratio = f"x {price / bars.close[t - 1]:.3g}"
     return (
         f"row {line[t]} ({bars.label[t]}) {name} {price:.10g} after close {bars.close[t - 1]:.10g} ({ratio})"
+    )
+
+
+def _check_volume_unit(bars: Bars, line: np.ndarray, findings: Findings) -> None:
+    """Look for the row from which on the volume counts something else: lots, shares, money."""
+    if bars.volume is None:
+        return
+    is_traded = bars.volume > 0
+    size = pd.Series(np.log10(bars.volume[is_traded])).groupby(bars.session[is_traded]).median()
+    width = VOLUME_UNIT_SESSIONS
+    if len(size) < 2 * width:
+        return
+    sizes = size.to_numpy()
+    typical = np.median(np.lib.stride_tricks.sliding_window_view(sizes, width), axis=1)
+    steps = typical[width:] - typical[:-width]
+    largest = int(np.argmax(np.abs(steps)))
+    if abs(steps[largest]) < np.log10(VOLUME_UNIT_FACTOR):
+        return
+    # Somewhere in these two stretches lies the place; it is where two neighbours differ most.
+    near = np.diff(sizes[largest : largest + 2 * width]) * np.sign(steps[largest])
+    place = largest + int(np.argmax(near)) + 1
+    row = int(np.searchsorted(bars.session, size.index[place]))
+    findings.series(
+        "volume_unit",
+        1,
+        f"the typical volume of a session goes from {10 ** typical[largest]:.3g} to"
+        f" {10 ** typical[largest + width]:.3g} near row {line[row]} ({bars.label[row]})",
     )
