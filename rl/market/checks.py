@@ -238,7 +238,8 @@ class Findings:
         found = np.flatnonzero(caught)
         if not len(found):
             return ~caught
-        self.counts[name] = len(found)
+        # One check may look twice, at the text of a time and at the clock it is of.
+        self.counts[name] = self.counts.get(name, 0) + len(found)
         places = [f"row {line[r]} ({label[r]}): {describe(int(r))}" for r in found[:ROWS_LISTED]]
         policy = self.policy(name)
         if policy == "error":

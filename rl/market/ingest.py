@@ -46,6 +46,10 @@ LARGEST_SHARE_OUTSIDE = 0.03
 """More bars than this outside the session speak for a wrong time zone, not for odd prints: those before the
 open and after the close of an index are below 1 %."""
 
+LARGEST_SHARE_BACKWARD = 0.03
+"""More rows than this are not dropped for going back in time: one time mistyped into the future makes all rows after
+it do so."""
+
 ROUNDING = 1e-9
 """Share of the price by which high and low may miss open and close through the rounding of adjusted prices:
 far above what 64-bit arithmetic loses (1e-15), far below any price step."""
@@ -71,10 +75,10 @@ STRAY_DAYS = 90.0
 STRAY_BARS = 3
 
 VOLUME_UNIT_FACTOR = 100.0
-"""The typical volume of a session changes by this factor only where the unit changes, or the contract."""
+"""The typical volume changes by this factor only where the unit changes, or the contract."""
 
 VOLUME_UNIT_SESSIONS = 10
-"""Sessions compared before and after; one wild session is no change of unit."""
+"""Sessions (in a short file, bars) compared before and after; one wild session is no change of unit."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +244,13 @@ class _Rows:
         """Raise what was found; also where nothing is left after dropping."""
         self.findings.raise_errors()
         if not len(self.table):
-            raise DataError(f"{self.findings.path}: no bar is left. " + "; ".join(self.findings.notes) + ".")
+            raise _nothing_left(self.findings)
+
+
+def _nothing_left(findings: Findings) -> DataError:
+    return DataError(
+        f"{findings.path}: no bar is left. {'; '.join(findings.notes)}.\n  Correct the rows, or fetch the file again."
+    )
 
 
 def _check_rows(rows: _Rows, instrument: Instrument) -> None:
@@ -354,11 +364,15 @@ def _is_daily(path: Path, symbol: str, wall: np.ndarray) -> bool:
         return minutes == MINUTES_PER_DAY
     spacing = raw_times.spacing_of(wall)
     if spacing is None:
-        raise DataError(
-            f"{path}: has one bar, so the length of its bars cannot be told. Add bars, or name the file after"
-            f" the length in minutes, such as {symbol}_5."
-        )
+        raise _one_bar(path, symbol)
     return spacing >= _DAILY_FROM_NS
+
+
+def _one_bar(path: Path, symbol: str) -> DataError:
+    return DataError(
+        f"{path}: has one bar, so the length of its bars cannot be told. Add bars, or name the file after"
+        f" the length in minutes, such as {symbol}_5."
+    )
 
 
 def _ordered_starts(rows: _Rows, instrument: Instrument, is_daily: bool) -> np.ndarray:
@@ -386,13 +400,31 @@ def _ordered_starts(rows: _Rows, instrument: Instrument, is_daily: bool) -> np.n
         rows.table.notes.append("rows were newest first; the whole file was reversed")
     if len(start) > 1 and np.diff(start).min() <= 0:
         start = _settle_duplicates(rows, start)
-        before = np.maximum.accumulate(start)
-        is_backward = np.concatenate([[False], start[1:] < before[:-1]])
+        latest = np.maximum.accumulate(start)
+        is_backward = np.concatenate([[False], start[1:] < latest[:-1]])
+        _refuse_one_row_to_cost_many(rows, start, is_backward)
         keep = rows.settle(
-            "backward_time", is_backward, lambda r: f"is earlier than a row before, {_row(rows, r - 1)}"
+            "backward_time",
+            is_backward,
+            # The row that stands too high up or too late, which may be the one at fault.
+            lambda r: f"is earlier than a row before, {_row(rows, int(np.argmax(start[:r])))}",
         )
         start = start[keep]
     return start
+
+
+def _refuse_one_row_to_cost_many(rows: _Rows, start: np.ndarray, is_backward: np.ndarray) -> None:
+    """Refuse to drop a large part of a file because one mistyped time lies after all of it."""
+    count = int(is_backward.sum())
+    if rows.findings.policy("backward_time") != "drop" or count <= FEWEST_STEPS:
+        return
+    if count <= LARGEST_SHARE_BACKWARD * len(start):
+        return
+    first = int(np.flatnonzero(is_backward)[0])
+    raise DataError(
+        f"{rows.findings.path}, {_row(rows, int(np.argmax(start[:first])))}: rows after it are earlier, and"
+        f" {count:,} of {len(start):,} rows would be dropped for the like.\n  Correct the row, or sort the file by time."
+    )
 
 
 def _settle_mixed_clocks(rows: _Rows, zone: str) -> None:
@@ -441,6 +473,8 @@ def _bar_length(path: Path, symbol: str, start: np.ndarray) -> int:
     _, minutes = split_symbol(symbol)
     if minutes is not None:
         return minutes * 60 * _SECOND
+    if len(start) < 2:
+        raise _one_bar(path, symbol)
     length = _most_frequent(np.diff(start))
     if length % _SECOND:
         raise DataError(
@@ -521,7 +555,7 @@ def _placed(rows: _Rows, start: np.ndarray, instrument: Instrument, bar_ns: int)
         lambda _: f"outside {hours.described()}, times without an offset being read as {zone}",
     )
     if not keep.any():
-        raise DataError(f"{findings.path}: no bar is left. " + "; ".join(findings.notes) + ".")
+        raise _nothing_left(findings)
     return series.rows(keep)
 
 
@@ -694,12 +728,14 @@ def _check_volume_unit(bars: Bars, line: np.ndarray, findings: Findings) -> None
     """Look for the row from which on the volume counts something else: lots, shares, money."""
     if bars.volume is None:
         return
-    is_traded = bars.volume > 0
-    size = pd.Series(np.log10(bars.volume[is_traded])).groupby(bars.session[is_traded]).median()
+    traded = np.flatnonzero(bars.volume > 0)
     width = VOLUME_UNIT_SESSIONS
+    # Where there are few sessions, bars have to do.
+    group = bars.session[traded] if bars.session[-1] + 1 >= 2 * width else traded
+    size = pd.Series(np.log10(bars.volume[traded])).groupby(group).median()
     if len(size) < 2 * width:
         return
-    sizes = size.to_numpy()
+    sizes, starts = size.to_numpy(), traded[np.searchsorted(group, size.index)]
     typical = np.median(np.lib.stride_tricks.sliding_window_view(sizes, width), axis=1)
     steps = typical[width:] - typical[:-width]
     largest = int(np.argmax(np.abs(steps)))
@@ -708,10 +744,10 @@ def _check_volume_unit(bars: Bars, line: np.ndarray, findings: Findings) -> None
     # Somewhere in these two stretches lies the place; it is where two neighbours differ most.
     near = np.diff(sizes[largest : largest + 2 * width]) * np.sign(steps[largest])
     place = largest + int(np.argmax(near)) + 1
-    row = int(np.searchsorted(bars.session, size.index[place]))
+    row = int(starts[place])
     findings.series(
         "volume_unit",
         1,
-        f"the typical volume of a session goes from {10 ** typical[largest]:.3g} to"
+        f"the typical volume goes from {10 ** typical[largest]:.3g} to"
         f" {10 ** typical[largest + width]:.3g} near row {line[row]} ({bars.label[row]})",
     )

@@ -294,7 +294,7 @@ def _header_hint(lines: Sequence[str], separator: str) -> str:
 
 def _from_parquet(path: Path) -> RawTable:
     if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty. A bar file has one row per bar.")
+        raise DataError(f"{path}: the file is empty. A bar file has one row per bar. Fetch it again.")
     try:
         _refuse_large_parquet(path)
         frame = pd.read_parquet(path)
@@ -336,6 +336,7 @@ def _table(
     if not len(frame):
         raise DataError(
             f"{path}: the file has a header but no bars. A bar file has a header line and one line per bar."
+            " Fetch it again."
         )
     numbers, texts = {}, {}
     for name, position in columns.numbers.items():

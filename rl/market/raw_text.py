@@ -106,7 +106,7 @@ def read_text(path: Path) -> RawText:
         content = b"".join(_checked_blocks(path, file))
     content = _with_line_feeds(content)
     if not content.strip():
-        raise DataError(f"{path}: the file is empty. A bar file has a header line and one line per bar.")
+        raise DataError(f"{path}: the file is empty. A bar file has a header line and one line per bar. Fetch it again.")
     is_cut = not content.endswith(b"\n")
     if is_cut:
         begin = content.rfind(b"\n") + 1
@@ -211,7 +211,7 @@ def _longest_line(block: bytes, before: int) -> tuple[int | None, int]:
     """
     letters = np.frombuffer(block, dtype=np.uint8)
     ends = np.flatnonzero((letters == ord("\n")) | (letters == ord("\r")))
-    lengths = np.diff(np.concatenate([[-before], ends, [len(block)]]))
+    lengths = np.diff(np.concatenate([[-before - 1], ends, [len(block)]])) - 1
     longer = np.flatnonzero(lengths > LONGEST_LINE_BYTES)
     first = _line_count(block[: ends[longer[0] - 1] + 1]) if len(longer) and longer[0] > 0 else 0
     return (first if len(longer) else None), int(lengths[-1])
