@@ -45,7 +45,9 @@ class Outcome:
     """The message or the note, or what is wrong."""
 
 
-def loaded(original: Original, folder: Path, draft: Draft, checks: dict[str, str] | None) -> IngestResult | str:
+def loaded(
+    original: Original, folder: Path, draft: Draft, checks: dict[str, str] | None
+) -> IngestResult | str:
     """Write a draft and read it; return the result, or the message that refused it."""
     path = folder / f"{original.symbol}{draft.ending}"
     path.write_bytes(draft.content())
@@ -57,7 +59,13 @@ def loaded(original: Original, folder: Path, draft: Draft, checks: dict[str, str
         path.unlink()
 
 
-def judged(original: Original, folder: Path, draft: Draft, clean: IngestResult | str, checks: dict[str, str] | None = None) -> Outcome:
+def judged(
+    original: Original,
+    folder: Path,
+    draft: Draft,
+    clean: IngestResult | str,
+    checks: dict[str, str] | None = None,
+) -> Outcome:
     """Load a draft and say what came of it.
 
     Args:
@@ -70,13 +78,19 @@ def judged(original: Original, folder: Path, draft: Draft, clean: IngestResult |
     found = loaded(original, folder, draft, checks)
     if isinstance(found, str):
         fault = _fault_of_refusal(found, original, draft, is_clean_refused=isinstance(clean, str))
-        return Outcome("WRONG", f"{fault}: {found}") if fault else Outcome("refused", found.replace(f"{folder}/", ""))
+        return (
+            Outcome("WRONG", f"{fault}: {found}")
+            if fault
+            else Outcome("refused", found.replace(f"{folder}/", ""))
+        )
     if isinstance(clean, str):
         return Outcome("WRONG", "loaded, though the undamaged file was refused")
     return _compared(clean, found, draft)
 
 
-def _fault_of_refusal(message: str, original: Original, draft: Draft, *, is_clean_refused: bool) -> str | None:
+def _fault_of_refusal(
+    message: str, original: Original, draft: Draft, *, is_clean_refused: bool
+) -> str | None:
     """Return what a refusal lacks."""
     if f"{original.symbol}{draft.ending}" not in message:
         return "the message does not name the file"
@@ -102,7 +116,9 @@ def _compared(clean: IngestResult, found: IngestResult, draft: Draft) -> Outcome
     missing = np.setdiff1d(np.arange(len(before)), was)
     unexplained = [t for t in missing if not origin_of.get(str(before.label[t]), set()) & draft.may_miss]
     if unexplained:
-        return Outcome("WRONG", f"lost {len(unexplained)} undamaged bars, first {before.label[unexplained[0]]}; {told}")
+        return Outcome(
+            "WRONG", f"lost {len(unexplained)} undamaged bars, first {before.label[unexplained[0]]}; {told}"
+        )
     is_other = np.any([getattr(before, name)[was] != getattr(after, name)[now] for name in _NUMBERS], axis=0)
     is_other |= before.session_end[was] != after.session_end[now]
     if before.volume is not None and after.volume is not None:
@@ -147,7 +163,9 @@ class Cell:
     """With `drop` wherever that is offered."""
 
 
-def matrix(originals: dict[str, Original], folder: Path, defects: Sequence[str] = tuple(DEFECTS)) -> Iterator[Cell]:
+def matrix(
+    originals: dict[str, Original], folder: Path, defects: Sequence[str] = tuple(DEFECTS)
+) -> Iterator[Cell]:
     """Make every defect in every original, and judge what comes of it."""
     for original in originals.values():
         clean = {
@@ -168,7 +186,12 @@ def matrix(originals: dict[str, Original], folder: Path, defects: Sequence[str] 
 
 # --- the table ------------------------------------------------------------------------------------------------------
 
-_WORDS = {"same bars": "same bars", "fewer bars": "fewer, named", "other bars": "others, named", "refused": "refused"}
+_WORDS = {
+    "same bars": "same bars",
+    "fewer bars": "fewer, named",
+    "other bars": "others, named",
+    "refused": "refused",
+}
 
 
 def table(cells: Sequence[Cell]) -> str:
@@ -179,7 +202,9 @@ def table(cells: Sequence[Cell]) -> str:
     ]
     for defect in dict.fromkeys(cell.defect for cell in cells):
         found = [cell for cell in cells if cell.defect == defect]
-        shown = next((cell.strict.says for cell in found if cell.strict.says), "no note: nothing was wrong with a row")
+        shown = next(
+            (cell.strict.says for cell in found if cell.strict.says), "no note: nothing was wrong with a row"
+        )
         lines.append(
             f"| {defect} | {_tally([cell.strict for cell in found])} | {_tally([cell.tolerant for cell in found])}"
             f" | {_shortened(shown)} |"
@@ -242,7 +267,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         cells = list(matrix(originals, folder))
     print(table(cells))
     wrong = [
-        (cell, outcome) for cell in cells for outcome in (cell.strict, cell.tolerant) if outcome.kind == "WRONG"
+        (cell, outcome)
+        for cell in cells
+        for outcome in (cell.strict, cell.tolerant)
+        if outcome.kind == "WRONG"
     ]
     print(f"\n{2 * len(cells)} files of {len(originals)} originals, {len(wrong)} wrong")
     for cell, outcome in wrong:

@@ -253,7 +253,9 @@ def _offset_times(draft: Draft, zone: str) -> list[str]:
     if _is_daily(draft):
         days = pd.DatetimeIndex(draft.original.starts.astype("datetime64[ns]"))
         return [f"{day:%Y-%m-%d} 00:00:00+05:30" for day in days]
-    there = pd.DatetimeIndex(draft.original.starts.astype("datetime64[ns]")).tz_localize("UTC").tz_convert(zone)
+    there = (
+        pd.DatetimeIndex(draft.original.starts.astype("datetime64[ns]")).tz_localize("UTC").tz_convert(zone)
+    )
     return [str(instant) for instant in there]
 
 
@@ -448,7 +450,9 @@ def _header_only(draft: Draft, place: int) -> None:  # noqa: ARG001
 
 def _at_row(text: str) -> Defect:
     """Put bytes of one character each into a number of the row."""
-    return lambda draft, place: draft.cell(place, "close", draft.lines[place].cells[draft.column("close")] + text)
+    return lambda draft, place: draft.cell(
+        place, "close", draft.lines[place].cells[draft.column("close")] + text
+    )
 
 
 def _latin(draft: Draft, place: int) -> None:

@@ -99,7 +99,10 @@ def _bars(count: int, seed: int, price: float, decimals: int = 2) -> list[tuple[
 def _session_starts(days: Iterable[str], first: str, count: int, minutes: int) -> np.ndarray:
     """Return the starts of bars on these days, as shown by the market's clock. (R,) int64"""
     return np.concatenate(
-        [np.datetime64(f"{day}T{first}", "ns").astype(np.int64) + np.arange(count) * minutes * MINUTE_NS for day in days]
+        [
+            np.datetime64(f"{day}T{first}", "ns").astype(np.int64) + np.arange(count) * minutes * MINUTE_NS
+            for day in days
+        ]
     )
 
 
@@ -167,7 +170,10 @@ def _epoch_quarters() -> Original:
 
 def _ticks() -> Original:
     wall = _session_starts(["2021-04-26"], "09:15", 100, 1)
-    rows = [(label, bar[3], "0") for label, bar in zip(_written(wall, "%Y-%m-%d %H:%M:%S"), _bars(100, 3, 14_447.0), strict=True)]
+    rows = [
+        (label, bar[3], "0")
+        for label, bar in zip(_written(wall, "%Y-%m-%d %H:%M:%S"), _bars(100, 3, 14_447.0), strict=True)
+    ]
     return Original(
         name="ticks",
         symbol="Nifty_1",
@@ -210,7 +216,7 @@ def _coins() -> list[Original]:
         starts=starts[::-1],
         is_newest_first=True,
     )
-    mixed = []
+    mixed: list[tuple[str, ...]] = []
     for place, row in enumerate(newest_first):
         seconds = int(row[0])
         stamp = str(seconds * 1000) if place < 60 else f"{seconds}.0"
@@ -230,7 +236,9 @@ def _coins() -> list[Original]:
         header=("timestamp", "open", "high", "low", "close", "volume"),
         rows=tuple(
             (text, *bar)
-            for text, bar in zip(_written(minutes, "%Y-%m-%d %H:%M:%S.%f"), _bars(120, 6, 46_300.0), strict=True)
+            for text, bar in zip(
+                _written(minutes, "%Y-%m-%d %H:%M:%S.%f"), _bars(120, 6, 46_300.0), strict=True
+            )
         ),
         starts=minutes,
     )
@@ -333,6 +341,10 @@ def _instants_of(original: Original) -> np.ndarray:
     """Read the times of a file in the plainest way: a count by its length, a text by its first letters."""
     texts = [" ".join(row[place] for place in original.time_columns()) for row in original.rows]
     if original.counts_time:
-        return np.array([int(t.split(".")[0]) * (10**6 if len(t) == len("1623283200000") else 10**9) for t in texts])
-    wall = pd.to_datetime(pd.Series(texts), format="mixed").to_numpy().astype("datetime64[ns]").astype(np.int64)
+        return np.array(
+            [int(t.split(".")[0]) * (10**6 if len(t) == len("1623283200000") else 10**9) for t in texts]
+        )
+    wall = (
+        pd.to_datetime(pd.Series(texts), format="mixed").to_numpy().astype("datetime64[ns]").astype(np.int64)
+    )
     return wall if original.folder in ("forex", "crypto") else _in_utc(wall, "Asia/Kolkata")

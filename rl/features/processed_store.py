@@ -29,7 +29,7 @@ from rl.market.bars import Bars
 from rl.market.ingest import IngestResult, read_raw
 from rl.market.instruments import Instrument
 
-PROCESSED_VERSION = 1
+PROCESSED_VERSION = 2
 """Goes up with every change to the numbers or the layout; older files are made again."""
 
 FEATURE_PREFIX = "feature."

@@ -64,6 +64,12 @@ CHECKS: dict[str, Check] = {
         "A time is ISO text with the year first, or a count of s, ms, us or ns since 1970.",
         "Correct the rows",
     ),
+    "time_columns": Check(
+        "error",
+        _ROWS_OR_KEEP,
+        "Where a second column names the time too, the two are equally far apart in every row.",
+        "Correct the rows or remove the wrong column",
+    ),
     "text_value": Check(
         "error",
         _ROWS,

@@ -50,6 +50,9 @@ LARGEST_SHARE_BACKWARD = 0.03
 """More rows than this are not dropped for going back in time: one time mistyped into the future makes all rows after
 it do so."""
 
+LEAST_SHARE_OF_SUMMER = 0.1
+"""Share of the rows in which two time columns may be an hour further apart than in most: the summers of one clock."""
+
 ROUNDING = 1e-9
 """Share of the price by which high and low may miss open and close through the rounding of adjusted prices:
 far above what 64-bit arithmetic loses (1e-15), far below any price step."""
@@ -131,7 +134,7 @@ def discover(raw_dir: Path, on_problem: Callable[[str, DataError], None] | None 
 
     seen: set[tuple[int, int]] = set()
     for folder, subfolders, files in os.walk(raw_dir, onerror=unreadable, followlinks=True):
-        where = os.stat(folder)
+        where = Path(folder).stat()
         if (where.st_dev, where.st_ino) in seen:
             # A link may lead back up, or to a folder that was searched already.
             subfolders.clear()
@@ -262,6 +265,7 @@ def _check_rows(rows: _Rows, instrument: Instrument) -> None:
         shown = ", ".join(symbols[:5]) + (", …" if len(symbols) > 5 else "")
         rows.findings.series("several_symbols", len(symbols), f"holds {len(symbols)} symbols: {shown}")
     rows.settle("unparseable_time", rows.times.is_bad, lambda r: _no_time(rows.table.label[r]))
+    _check_other_time(rows)
     _check_texts(rows)
     required = [name for name in rows.table.numbers if name != "volume"]
     rows.settle(
@@ -304,6 +308,30 @@ def _settle_faulty_lines(rows: _Rows, name: str) -> None:
         is_faulty = np.zeros(len(rows.table), dtype=bool)
         is_faulty[list(found)] = True
         rows.settle(name, is_faulty, found.__getitem__)
+
+
+def _check_other_time(rows: _Rows) -> None:
+    """Compare the times of the rows with those of a second column that names them too."""
+    label = rows.table.other_label
+    if label is None:
+        return
+    other = raw_times.parse_times(label, naive_is_utc=False)
+    shows_clock = ~other.is_bad & (other.wall % _DAY_NS != 0)
+    if not shows_clock.any():
+        return
+    apart = (rows.times.wall - rows.times.offset) - (other.wall - other.offset)
+    differences, counts = np.unique(apart[~other.is_bad], return_counts=True)
+    usual = differences[np.argmax(counts)]
+    # One of the two clocks may be put forward and back, the other not.
+    is_usual = (apart == usual) | (
+        np.isin(apart, differences[counts >= LEAST_SHARE_OF_SUMMER * len(label)])
+        & (np.abs(apart - usual) == 3600 * _SECOND)
+    )
+    rows.settle(
+        "time_columns",
+        ~other.is_bad & ~is_usual,
+        lambda r: f"another column says '{label[r]}', {_span(abs(int(apart[r] - usual)))} off from most rows",
+    )
 
 
 def _check_texts(rows: _Rows) -> None:
@@ -423,7 +451,7 @@ def _refuse_one_row_to_cost_many(rows: _Rows, start: np.ndarray, is_backward: np
     first = int(np.flatnonzero(is_backward)[0])
     raise DataError(
         f"{rows.findings.path}, {_row(rows, int(np.argmax(start[:first])))}: rows after it are earlier, and"
-        f" {count:,} of {len(start):,} rows would be dropped for the like.\n  Correct the row, or sort the file by time."
+        f" {count:,} of {len(start):,} rows would be dropped for the like.\n  Correct the row."
     )
 
 

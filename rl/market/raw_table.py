@@ -92,6 +92,8 @@ class RawTable:
     """Different values of a symbol column, in order of appearance; empty where there is none."""
     notes: list[str] = field(default_factory=list)
     """What was not used, as sentences."""
+    other_label: np.ndarray | None = None
+    """The time as a second column writes it; None where there is none. (R,) object of str"""
     faults: dict[str, dict[int, str]] = field(default_factory=dict)
     """Per check, what is wrong with the lines of which rows, where a line as a whole is no row."""
 
@@ -115,6 +117,7 @@ class RawTable:
             naive_is_utc=self.naive_is_utc,
             symbols=self.symbols,
             notes=self.notes,
+            other_label=None if self.other_label is None else self.other_label[number],
             faults={name: moved(found) for name, found in self.faults.items()},
         )
 
@@ -126,8 +129,14 @@ class _Columns:
     time: tuple[int, ...]
     numbers: dict[str, int]
     symbol: int | None
+    other_time: int | None
+    """A further column that names the time; only compared with the first."""
     notes: list[str]
     naive_is_utc: bool
+
+    def texts(self) -> set[int]:
+        """Return the columns that are read as text."""
+        return {*self.time} | {place for place in (self.symbol, self.other_time) if place is not None}
 
 
 def read_table(path: Path) -> RawTable:
@@ -163,7 +172,7 @@ def _from_csv(path: Path) -> RawTable:
         names.pop()
     columns = _assign(path, names, _header_hint(first_lines, separator))
     faults = _line_faults(text, separator, len(names))
-    texts = {*columns.time, *([] if columns.symbol is None else [columns.symbol])}
+    texts = columns.texts()
     try:
         frame = pd.read_csv(
             io.BytesIO(_without_lines(text, faults)),
@@ -217,16 +226,16 @@ def _line_faults(text: RawText, separator: str, fields: int) -> dict[str, dict[i
             cells.pop()
         if len(cells) != fields and any(cell.strip() for cell in cells):
             remark = "; a number may have been written with a comma" if len(cells) > fields else ""
-            miscounted[line] = (
-                f"has {counted(len(cells), 'field')}, but the header has {fields}{remark}"
-            )
+            miscounted[line] = f"has {counted(len(cells), 'field')}, but the header has {fields}{remark}"
     begin = 0
     while (begin := text.content.find(f"\n{header}".encode(), begin + 1)) >= 0:
         line = int(np.searchsorted(text.line_ends, begin)) + 2
         if line <= len(text) and text.line(line).strip() == header:
             repeated[line] = "is the header once more"
             miscounted.pop(line, None)
-    return {name: found for name, found in (("repeated_header", repeated), ("field_count", miscounted)) if found}
+    return {
+        name: found for name, found in (("repeated_header", repeated), ("field_count", miscounted)) if found
+    }
 
 
 def _without_lines(text: RawText, faults: dict[str, dict[int, str]]) -> bytes:
@@ -306,9 +315,9 @@ def _from_parquet(path: Path) -> RawTable:
     names = [str(name) for name in frame.columns]
     columns = _assign(path, names, "")
     frame.columns = range(len(names))
-    for position in {*columns.time, *([] if columns.symbol is None else [columns.symbol])}:
+    for position in columns.texts():
         frame[position] = frame[position].astype(str).where(frame[position].notna())
-    is_blank = frame.isna().to_numpy().all(axis=1)
+    is_blank = np.all([column.isna() for _, column in frame.items()], axis=0)
     return _table(path, frame, columns, first_line=1, is_blank=is_blank)
 
 
@@ -329,7 +338,7 @@ def _refuse_large_parquet(path: Path) -> None:
 def _table(
     path: Path, frame: pd.DataFrame, columns: _Columns, first_line: int, is_blank: np.ndarray
 ) -> RawTable:
-    """Turn the columns that matter into arrays, leaving out rows that are blank. (R,) bool"""
+    """Turn the columns that matter into arrays, leaving out the rows where `is_blank` is True."""
     line = np.arange(len(frame), dtype=np.int64) + first_line
     if is_blank.any():
         frame, line = frame[~is_blank], line[~is_blank]
@@ -351,6 +360,7 @@ def _table(
         naive_is_utc=columns.naive_is_utc,
         symbols=symbols,
         notes=columns.notes,
+        other_label=None if columns.other_time is None else _joined([frame[columns.other_time]]),
     )
 
 
@@ -398,11 +408,12 @@ def _assign(path: Path, names: Sequence[str], hint: str) -> _Columns:
             numbers[role] = position
     time = _time_columns(plain)
     _require(path, names, plain, numbers, time, hint)
-    used = {*numbers.values(), *time, symbol}
+    other_time = _other_time_column(plain, time)
+    used = {*numbers.values(), *time, symbol, other_time}
     ignored = [names[p] for p in range(len(names)) if p not in used and plain[p] not in _ROW_NUMBERS]
     notes = [f"{counted(len(ignored), 'column')} not used: {', '.join(ignored)}"] if ignored else []
     naive_is_utc = bool(re.search(r"(^|_)(utc|gmt)($|_)", plain[time[0]]))
-    return _Columns(time, numbers, symbol, notes, naive_is_utc)
+    return _Columns(time, numbers, symbol, other_time, notes, naive_is_utc)
 
 
 def _require(
@@ -437,6 +448,14 @@ def _time_columns(plain: Sequence[str]) -> tuple[int, ...]:
     date = next((plain.index(name) for name in _DATES if name in plain), None)
     time = next((plain.index(name) for name in _TIMES if name in plain), None)
     return tuple(position for position in (date, time) if position is not None)
+
+
+def _other_time_column(plain: Sequence[str], time: tuple[int, ...]) -> int | None:
+    """Return the position of a second column that may hold the whole time, or None."""
+    if len(time) != 1:
+        return None
+    names = [alias for aliases in (*_TIME_ALIASES, _DATES) for alias in aliases]
+    return next((place for place, name in enumerate(plain) if name in names and place != time[0]), None)
 
 
 def _plain(name: str) -> str:

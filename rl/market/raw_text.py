@@ -10,7 +10,6 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
-import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -106,7 +105,9 @@ def read_text(path: Path) -> RawText:
         content = b"".join(_checked_blocks(path, file))
     content = _with_line_feeds(content)
     if not content.strip():
-        raise DataError(f"{path}: the file is empty. A bar file has a header line and one line per bar. Fetch it again.")
+        raise DataError(
+            f"{path}: the file is empty. A bar file has a header line and one line per bar. Fetch it again."
+        )
     is_cut = not content.endswith(b"\n")
     if is_cut:
         begin = content.rfind(b"\n") + 1
@@ -125,11 +126,11 @@ def refuse_irregular(path: Path) -> None:
         FileNotFoundError: There is nothing of that name.
     """
     try:
-        mode = os.stat(path).st_mode
+        mode = path.stat().st_mode
     except FileNotFoundError as error:
         if path.is_symlink():
             raise DataError(
-                f"{path}: is a link to {os.readlink(path)}, which does not exist. Remove or correct the link."
+                f"{path}: is a link to {path.readlink()}, which does not exist. Remove or correct the link."
             ) from error
         raise
     if not stat.S_ISREG(mode):

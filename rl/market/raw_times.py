@@ -45,6 +45,8 @@ _EARLIEST = np.datetime64("1700-01-01")
 """Outside these, nanoseconds since 1970 overflow, and numpy says nothing."""
 
 _OFFSET = r"^(.*?\d)\s*([zZ]|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$"
+_HALF_DAY_HOUR = r"^(0[1-9]|1[0-2])-([AP]M)$"
+
 _LARGEST_OFFSET_MINUTES = 14 * 60
 """No clock is further from UTC (Kiribati)."""
 
@@ -222,10 +224,20 @@ def _from_text(text: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         parts = text.iloc[failed].str.extract(_YEAR_FIRST)
         parts[is_no_offset[failed]] = np.nan
         rebuilt = parts[0] + "-" + parts[1].str.zfill(2) + "-" + parts[2].str.zfill(2)
-        clock = parts[3].fillna("").str.strip()
+        clock = _in_24_hours(parts[3].fillna("").str.strip())
         clock = clock.where(~clock.str.match(r"\d:"), "0" + clock)
         wall[failed] = _parsed(rebuilt.where(clock == "", rebuilt + " " + clock), "ISO8601")
     return wall, offset, has_offset
+
+
+def _in_24_hours(clock: pd.Series) -> pd.Series:
+    """Return `04-PM`, as an exchange's history writes it, as `16:00`; others as they are."""
+    parts = clock.str.extract(_HALF_DAY_HOUR)
+    is_one = parts[0].notna()
+    if not is_one.any():
+        return clock
+    hour = parts[0][is_one].astype(int) % 12 + 12 * (parts[1][is_one] == "PM")
+    return clock.where(~is_one, hour.astype(str).str.zfill(2).reindex(clock.index) + ":00")
 
 
 def _parsed(text: pd.Series, pattern: str) -> np.ndarray:

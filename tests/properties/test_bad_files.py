@@ -41,9 +41,11 @@ def wrong(cells) -> list[str]:
     found, count = [], 0
     for cell in cells:
         count += 1
-        for outcome in (cell.strict, cell.tolerant):
-            if outcome.kind == "WRONG":
-                found.append(f"{cell.defect} in {cell.original}: {outcome.says}")
+        found += [
+            f"{cell.defect} in {cell.original}: {outcome.says}"
+            for outcome in (cell.strict, cell.tolerant)
+            if outcome.kind == "WRONG"
+        ]
     assert count, "no file was made"
     return found
 
@@ -79,7 +81,9 @@ def test_the_twins_load_with_the_numbers_that_were_written(folder):
         assert len(bars) >= 110
 
 
-@pytest.mark.skipif(REAL_DATA not in os.environ, reason=f"set {REAL_DATA} to a folder of raw files to check them too")
+@pytest.mark.skipif(
+    REAL_DATA not in os.environ, reason=f"set {REAL_DATA} to a folder of raw files to check them too"
+)
 def test_the_fifteen_kinds_of_defect_in_the_real_files(folder):
     originals = real_originals(Path(os.environ[REAL_DATA]))
     assert originals, f"{REAL_DATA} holds none of the files"
@@ -174,7 +178,9 @@ ONE_OF_A_KIND = {2, 9}
 @st.composite
 def damages(draw) -> list[tuple[str, float]]:
     """Return up to four defects with the share of the file they stand at, in an order that keeps them all."""
-    names = draw(st.lists(st.sampled_from(sorted(set(DEFECTS) - UNTOLD)), min_size=1, max_size=4, unique=True))
+    names = draw(
+        st.lists(st.sampled_from(sorted(set(DEFECTS) - UNTOLD)), min_size=1, max_size=4, unique=True)
+    )
     chosen, taken = [], set()
     for name in sorted(names, key=lambda name: (PHASES[name], ORDER.index(name))):
         if PHASES[name] in ONE_OF_A_KIND & taken:

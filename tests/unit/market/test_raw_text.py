@@ -68,8 +68,9 @@ def test_a_header_in_angle_brackets_is_no_web_page(tmp_path):
 def test_a_nul_byte_is_refused_with_its_row(tmp_path, place):
     """In a name nobody uses pandas reads over it; at the end of a file it stands for all that was not written."""
     content = text_of(*changed(place, ROWS[place] + "\0"))
-    assert f"X_1.csv, row {place + 2}: holds a NUL byte (byte {content.index(chr(0)) + 1} of the file)" in refused(
-        written(tmp_path, content)
+    assert (
+        f"X_1.csv, row {place + 2}: holds a NUL byte (byte {content.index(chr(0)) + 1} of the file)"
+        in refused(written(tmp_path, content))
     )
 
 
@@ -92,7 +93,9 @@ def test_a_letter_that_two_blocks_share_is_read(tmp_path):
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_endless_line_is_refused_before_it_fills_the_memory(tmp_path, packed):
     content = text_of(*ROWS, "1" * 40 * BLOCK_BYTES).encode()
-    path = written(tmp_path, gzip.compress(content, 1) if packed else content, "X_1.csv.gz" if packed else "X_1.csv")
+    path = written(
+        tmp_path, gzip.compress(content, 1) if packed else content, "X_1.csv.gz" if packed else "X_1.csv"
+    )
     del content
     tracemalloc.start()
     message = refused(path)
@@ -108,7 +111,9 @@ def test_a_line_may_be_as_long_as_the_limit(tmp_path):
     assert "row 5: is longer" in refused(written(tmp_path, text_of(*changed(3, row + "a"))))
 
 
-def test_an_archive_that_unpacks_to_more_than_the_limit_is_refused_while_it_is_unpacked(tmp_path, monkeypatch):
+def test_an_archive_that_unpacks_to_more_than_the_limit_is_refused_while_it_is_unpacked(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(raw_text, "LARGEST_TEXT_BYTES", 2 * BLOCK_BYTES)
     path = written(tmp_path, gzip.compress(b"\n" * 40 * BLOCK_BYTES, 1), "X_1.csv.gz")
     tracemalloc.start()
@@ -138,7 +143,9 @@ def test_a_quotation_mark_that_is_not_closed_is_refused_with_its_row(tmp_path):
     """It would make one cell of all lines up to the next mark: here ten bars went without a word."""
     rows = [*changed(5, ROWS[5][:-1] + '"a')[:15], ROWS[15] + '"', *ROWS[16:]]
     message = refused(written(tmp_path, text_of(*rows)))
-    assert message.startswith("X_1.csv, row 7: a quotation mark is opened and not closed on its line: 2024-01-01 09:05")
+    assert message.startswith(
+        "X_1.csv, row 7: a quotation mark is opened and not closed on its line: 2024-01-01 09:05"
+    )
 
 
 def test_two_marks_on_one_line_that_do_not_pair_are_found_too(tmp_path):
@@ -166,7 +173,7 @@ def test_a_line_with_another_number_of_fields_than_the_header_is_a_fault(tmp_pat
 
 
 def test_separators_in_quotes_and_at_line_ends_are_no_fields(tmp_path):
-    rows = [row + ',' for row in changed(3, ROWS[3][:-1] + '"a,b"')]
+    rows = [row + "," for row in changed(3, ROWS[3][:-1] + '"a,b"')]
     assert read_table(written(tmp_path, text_of(*rows, header=HEADER + ","))).faults == {}
 
 
