@@ -296,7 +296,11 @@ _REAL = (
     _Found("intraday/as_found/Nifty_26_April_ticks.csv.gz", "Nifty_1"),
     _Found("forex/as_found/AUDUSDh1.csv.gz", "AUDUSD_60"),
     _Found("crypto/BTC_USD-Hourly.csv.gz", "BTC_USD-Hourly"),
-    _Found("crypto/Binance_BTCUSDT_1h.csv.gz", "Binance_BTCUSDT_1h", {"checks": {"duplicate_time": "drop"}}),
+    _Found(
+        "crypto/Binance_BTCUSDT_1h.csv.gz",
+        "Binance_BTCUSDT_1h",
+        {"checks": {"duplicate_time": "drop", "time_columns": "drop"}},
+    ),
     _Found("crypto/btc-perp_1m_2022-01.csv.gz", "btc-perp_1m"),
 )
 """The files that the manifest of the real data marks as found, by the layouts of `twins`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks import bad_files
 from benchmarks.bad_files import TOLERANT, judged, loaded, matrix
 from benchmarks.raw_defects import DEFECTS, FIFTEEN, DoesNotApplyError, Draft
 from benchmarks.raw_originals import Original, real_originals, twins
-from rl.market.ingest import IngestResult
+from rl.common.errors import DataError
+from rl.market.ingest import IngestResult, read_raw
 
 REAL_DATA = "STAGEGATE_REAL_DATA"
 """Environment variable: a folder of real files; their licences forbid passing them on."""
@@ -79,6 +82,60 @@ def test_the_twins_load_with_the_numbers_that_were_written(folder):
                 assert column is not None
                 assert getattr(bars, role)[t] == float(rows[int(start)][column]), original.name
         assert len(bars) >= 110
+
+
+def with_a_bar_less(result: IngestResult) -> IngestResult:
+    return replace(result, bars=result.bars.slice(0, len(result.bars) - 1))
+
+
+def with_another_price(result: IngestResult) -> IngestResult:
+    close = result.bars.close.copy()
+    close[50] += 0.01
+    return replace(result, bars=replace(result.bars, close=close))
+
+
+def with_times_an_hour_later(result: IngestResult) -> IngestResult:
+    return replace(result, bars=replace(result.bars, close_time=result.bars.close_time + 3600 * 10**9))
+
+
+def without_volume(result: IngestResult) -> IngestResult:
+    return replace(result, bars=replace(result.bars, volume=None))
+
+
+def with_a_row_uncounted(result: IngestResult) -> IngestResult:
+    return replace(result, counts=result.counts | {"rows": result.counts["rows"] + 1})
+
+
+@pytest.mark.parametrize(
+    "silently",
+    [with_a_bar_less, with_another_price, with_times_an_hour_later, without_volume, with_a_row_uncounted],
+)
+def test_the_judge_finds_a_loader_that_changes_something_in_silence(folder, monkeypatch, silently):
+    original = TWINS["coin hours, newest first"]
+    clean = loaded(original, folder, Draft.of(original), None)
+    monkeypatch.setattr(bad_files, "read_raw", lambda *arguments: silently(read_raw(*arguments)))
+    assert judged(original, folder, Draft.of(original), clean).kind == "WRONG"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "row 9: open is the text 'x'. Correct the row.",
+        "X.csv, row 62: open is wrong. Correct the row.",
+        "{}: bad.",
+    ],
+)
+def test_the_judge_finds_a_message_without_file_row_or_remedy(folder, monkeypatch, message):
+    original = TWINS["coin hours, newest first"]
+
+    def refusing(path, *_):
+        raise DataError(message.format(f"{path}, row 12"))
+
+    draft = Draft.of(original)
+    DEFECTS["bad number"](draft, 10)
+    clean = loaded(original, folder, Draft.of(original), None)
+    monkeypatch.setattr(bad_files, "read_raw", refusing)
+    assert judged(original, folder, draft, clean).kind == "WRONG"
 
 
 @pytest.mark.skipif(
