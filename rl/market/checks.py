@@ -40,16 +40,40 @@ _ROWS_OR_KEEP = ("error", "drop", "warn")
 _SERIES = ("error", "warn")
 
 CHECKS: dict[str, Check] = {
+    "unfinished_line": Check(
+        "drop",
+        _ROWS_OR_KEEP,
+        "Every line ends with a line end; a last line without one may lack the end of its last number.",
+        "Fetch the file again when it is complete",
+    ),
+    "repeated_header": Check(
+        "drop",
+        _ROWS,
+        "A header stands above the bars once; files joined end to end repeat it.",
+        "Remove the line",
+    ),
+    "field_count": Check(
+        "error",
+        _ROWS,
+        "Every line has as many fields as the header; else numbers stand under the names of others.",
+        "Correct the rows",
+    ),
     "unparseable_time": Check(
         "error",
         _ROWS,
         "A time is ISO text with the year first, or a count of s, ms, us or ns since 1970.",
         "Correct the rows",
     ),
+    "time_columns": Check(
+        "error",
+        _ROWS_OR_KEEP,
+        "Where a second column names the time too, the two are equally far apart in every row.",
+        "Correct the rows or remove the wrong column",
+    ),
     "text_value": Check(
         "error",
         _ROWS,
-        "Prices, volumes and x_ columns are plain numbers, without currency signs or thousands separators.",
+        "Prices, volumes and x_ columns are plain numbers: a decimal point, no currency or thousands signs.",
         "Correct the rows",
     ),
     "missing_value": Check(
@@ -150,6 +174,18 @@ CHECKS: dict[str, Check] = {
         "A bar with one price only (high = low) says nothing of the range; a few are normal.",
         "Use a source with real highs and lows",
     ),
+    "stray_bars": Check(
+        "error",
+        _SERIES,
+        "A few bars months before all others or after them are misread or mistyped dates.",
+        "Correct the rows",
+    ),
+    "volume_unit": Check(
+        "warn",
+        _SERIES,
+        "A volume that becomes a hundred times as large or small for good is counted in another unit from there on.",
+        "Bring the column into one unit or remove it",
+    ),
     "hole": Check(
         "warn", _SERIES, "Missing bars are left missing; nothing is filled in.", "Complete the file"
     ),
@@ -208,7 +244,8 @@ class Findings:
         found = np.flatnonzero(caught)
         if not len(found):
             return ~caught
-        self.counts[name] = len(found)
+        # One check may look twice, at the text of a time and at the clock it is of.
+        self.counts[name] = self.counts.get(name, 0) + len(found)
         places = [f"row {line[r]} ({label[r]}): {describe(int(r))}" for r in found[:ROWS_LISTED]]
         policy = self.policy(name)
         if policy == "error":

@@ -7,11 +7,13 @@ Nothing is repaired and nothing is filled in. What each check means and does by 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from rl.common.errors import DataError, UsageError
 from rl.common.paths import checked_symbol
@@ -44,6 +46,13 @@ LARGEST_SHARE_OUTSIDE = 0.03
 """More bars than this outside the session speak for a wrong time zone, not for odd prints: those before the
 open and after the close of an index are below 1 %."""
 
+LARGEST_SHARE_BACKWARD = 0.03
+"""More rows than this are not dropped for going back in time: one time mistyped into the future makes all rows after
+it do so."""
+
+LEAST_SHARE_OF_SUMMER = 0.1
+"""Share of the rows in which two time columns may be an hour further apart than in most: the summers of one clock."""
+
 ROUNDING = 1e-9
 """Share of the price by which high and low may miss open and close through the rounding of adjusted prices:
 far above what 64-bit arithmetic loses (1e-15), far below any price step."""
@@ -63,6 +72,17 @@ STALE_RUN_BARS = 10
 LARGEST_SHARE_FLAT = 0.05
 """A larger share of bars with high = low is worth a word."""
 
+STRAY_DAYS = 90.0
+"""A silence longer than this, with no more than `STRAY_BARS` bars on its outer side, is a mistyped date."""
+
+STRAY_BARS = 3
+
+VOLUME_UNIT_FACTOR = 100.0
+"""The typical volume changes by this factor only where the unit changes, or the contract."""
+
+VOLUME_UNIT_SESSIONS = 10
+"""Sessions (in a short file, bars) compared before and after; one wild session is no change of unit."""
+
 
 @dataclass(frozen=True)
 class IngestResult:
@@ -78,12 +98,13 @@ class IngestResult:
 def discover(raw_dir: Path, on_problem: Callable[[str, DataError], None] | None = None) -> dict[str, Path]:
     """Return every raw file below a folder by symbol, sorted by symbol.
 
-    Folders named `as_found` and hidden files and folders are left out.
+    Folders named `as_found` and hidden files and folders are left out; links to folders are followed.
 
     Args:
         raw_dir: Where to look.
-        on_problem: Called with the name and what is wrong with it, where a file cannot be told apart by its name; the
-            file, or both files of one symbol, are then left out. Without it the first such file raises.
+        on_problem: Called with the name and what is wrong with it, where a file cannot be told apart by its name, or a
+            folder cannot be read or is named like a file; the file, or both files of one symbol, are then left out.
+            Without it the first such file raises.
 
     Raises:
         DataError: The folder does not exist; or, without `on_problem`, two files have the same symbol or a name
@@ -102,8 +123,28 @@ def discover(raw_dir: Path, on_problem: Callable[[str, DataError], None] | None 
             raise error
         on_problem(symbol, error)
 
-    for folder, subfolders, files in os.walk(raw_dir):
+    def unreadable(error: OSError) -> None:
+        folder = Path(error.filename)
+        wrong(
+            folder.name,
+            DataError(
+                f"{folder}: cannot be read ({error.strerror}). Give this user the right to read the folder."
+            ),
+        )
+
+    seen: set[tuple[int, int]] = set()
+    for folder, subfolders, files in os.walk(raw_dir, onerror=unreadable, followlinks=True):
+        where = Path(folder).stat()
+        if (where.st_dev, where.st_ino) in seen:
+            # A link may lead back up, or to a folder that was searched already.
+            subfolders.clear()
+            continue
+        seen.add((where.st_dev, where.st_ino))
         subfolders[:] = sorted(name for name in subfolders if name != AS_FOUND and not name.startswith("."))
+        for name in [name for name in subfolders if stem_of(Path(name)) is not None]:
+            subfolders.remove(name)
+            path = Path(folder) / name
+            wrong(name, DataError(f"{path}: is a folder, but is named like a bar file. Rename it."))
         for name in sorted(files):
             path = Path(folder) / name
             symbol = None if name.startswith(".") else stem_of(path)
@@ -170,9 +211,11 @@ def bars_of_table(table: RawTable, path: Path, symbol: str, instrument: Instrume
     findings.raise_errors()
 
     bars = _bars(symbol, series, bar_ns)
+    _check_strays(series, findings)
     _check_holes(series, bar_ns, instrument, findings)
     _check_session_ends(bars, calendar(instrument.calendar), findings)
     _check_prices_over_time(bars, series.table.line, findings)
+    _check_volume_unit(bars, series.table.line, findings)
     findings.raise_errors()
     counts = {"rows": len(table), "bars": len(bars)} | findings.counts
     return IngestResult(bars, counts, [*table.notes, *findings.notes])
@@ -204,16 +247,25 @@ class _Rows:
         """Raise what was found; also where nothing is left after dropping."""
         self.findings.raise_errors()
         if not len(self.table):
-            raise DataError(f"{self.findings.path}: no bar is left. " + "; ".join(self.findings.notes) + ".")
+            raise _nothing_left(self.findings)
+
+
+def _nothing_left(findings: Findings) -> DataError:
+    return DataError(
+        f"{findings.path}: no bar is left. {'; '.join(findings.notes)}.\n  Correct the rows, or fetch the file again."
+    )
 
 
 def _check_rows(rows: _Rows, instrument: Instrument) -> None:
     """Check everything that one row alone shows."""
+    for name in ("unfinished_line", "repeated_header", "field_count"):
+        _settle_faulty_lines(rows, name)
     symbols = rows.table.symbols
     if len(symbols) > 1:
         shown = ", ".join(symbols[:5]) + (", …" if len(symbols) > 5 else "")
         rows.findings.series("several_symbols", len(symbols), f"holds {len(symbols)} symbols: {shown}")
-    rows.settle("unparseable_time", rows.times.is_bad, lambda r: f"'{rows.table.label[r]}' is no time")
+    rows.settle("unparseable_time", rows.times.is_bad, lambda r: _no_time(rows.table.label[r]))
+    _check_other_time(rows)
     _check_texts(rows)
     required = [name for name in rows.table.numbers if name != "volume"]
     rows.settle(
@@ -229,12 +281,57 @@ def _check_rows(rows: _Rows, instrument: Instrument) -> None:
             np.any([rows.table.numbers[name] <= 0 for name in PRICES], axis=0),
             lambda r: _first(rows.table, r, PRICES, lambda value: value <= 0, "is not above zero"),
         )
+    else:
+        # Prices may pass through zero, but no market trades a whole bar at exactly zero: that is a bar without prices.
+        rows.settle(
+            "non_positive_price",
+            np.all([rows.table.numbers[name] == 0 for name in PRICES], axis=0),
+            lambda _: "all four prices are exactly 0",
+        )
     opening, high, low, close = (rows.table.numbers[name] for name in PRICES)
     excess = np.maximum(low - np.minimum(opening, close), np.maximum(opening, close) - high)
     is_rounding = (excess > 0) & (excess <= ROUNDING * np.abs(close))
     keep = rows.settle("ohlc", (excess > 0) & ~is_rounding, lambda r: _contradiction(rows.table, r))
     rows.settle("ohlc_rounding", is_rounding[keep], lambda r: _contradiction(rows.table, r))
     _check_volume(rows)
+
+
+def _no_time(label: str) -> str:
+    may_be_two = re.fullmatch(r"\d{10}", label.strip()) is not None
+    return f"'{label}' " + ("may be a written time or a count of seconds" if may_be_two else "is no time")
+
+
+def _settle_faulty_lines(rows: _Rows, name: str) -> None:
+    """Settle lines that the reader of the file found to be no rows."""
+    found = rows.table.faults.get(name, {})
+    if found:
+        is_faulty = np.zeros(len(rows.table), dtype=bool)
+        is_faulty[list(found)] = True
+        rows.settle(name, is_faulty, found.__getitem__)
+
+
+def _check_other_time(rows: _Rows) -> None:
+    """Compare the times of the rows with those of a second column that names them too."""
+    label = rows.table.other_label
+    if label is None:
+        return
+    other = raw_times.parse_times(label, naive_is_utc=False)
+    shows_clock = ~other.is_bad & (other.wall % _DAY_NS != 0)
+    if not shows_clock.any():
+        return
+    apart = (rows.times.wall - rows.times.offset) - (other.wall - other.offset)
+    differences, counts = np.unique(apart[~other.is_bad], return_counts=True)
+    usual = differences[np.argmax(counts)]
+    # One of the two clocks may be put forward and back, the other not.
+    is_usual = (apart == usual) | (
+        np.isin(apart, differences[counts >= LEAST_SHARE_OF_SUMMER * len(label)])
+        & (np.abs(apart - usual) == 3600 * _SECOND)
+    )
+    rows.settle(
+        "time_columns",
+        ~other.is_bad & ~is_usual,
+        lambda r: f"another column says '{label[r]}', {_span(abs(int(apart[r] - usual)))} off from most rows",
+    )
 
 
 def _check_texts(rows: _Rows) -> None:
@@ -295,11 +392,15 @@ def _is_daily(path: Path, symbol: str, wall: np.ndarray) -> bool:
         return minutes == MINUTES_PER_DAY
     spacing = raw_times.spacing_of(wall)
     if spacing is None:
-        raise DataError(
-            f"{path}: has one bar, so the length of its bars cannot be told. Add bars, or name the file after"
-            f" the length in minutes, such as {symbol}_5."
-        )
+        raise _one_bar(path, symbol)
     return spacing >= _DAILY_FROM_NS
+
+
+def _one_bar(path: Path, symbol: str) -> DataError:
+    return DataError(
+        f"{path}: has one bar, so the length of its bars cannot be told. Add bars, or name the file after"
+        f" the length in minutes, such as {symbol}_5."
+    )
 
 
 def _ordered_starts(rows: _Rows, instrument: Instrument, is_daily: bool) -> np.ndarray:
@@ -312,6 +413,7 @@ def _ordered_starts(rows: _Rows, instrument: Instrument, is_daily: bool) -> np.n
     if is_daily:
         start = raw_times.dates(rows.times, zone) * _DAY_NS
     else:
+        _settle_mixed_clocks(rows, zone)
         start, is_unclear = raw_times.instants(rows.times, zone)
         keep = rows.settle(
             "unparseable_time",
@@ -326,13 +428,45 @@ def _ordered_starts(rows: _Rows, instrument: Instrument, is_daily: bool) -> np.n
         rows.table.notes.append("rows were newest first; the whole file was reversed")
     if len(start) > 1 and np.diff(start).min() <= 0:
         start = _settle_duplicates(rows, start)
-        before = np.maximum.accumulate(start)
-        is_backward = np.concatenate([[False], start[1:] < before[:-1]])
+        latest = np.maximum.accumulate(start)
+        is_backward = np.concatenate([[False], start[1:] < latest[:-1]])
+        _refuse_one_row_to_cost_many(rows, start, is_backward)
         keep = rows.settle(
-            "backward_time", is_backward, lambda r: f"is earlier than a row before, {_row(rows, r - 1)}"
+            "backward_time",
+            is_backward,
+            # The row that stands too high up or too late, which may be the one at fault.
+            lambda r: f"is earlier than a row before, {_row(rows, int(np.argmax(start[:r])))}",
         )
         start = start[keep]
     return start
+
+
+def _refuse_one_row_to_cost_many(rows: _Rows, start: np.ndarray, is_backward: np.ndarray) -> None:
+    """Refuse to drop a large part of a file because one mistyped time lies after all of it."""
+    count = int(is_backward.sum())
+    if rows.findings.policy("backward_time") != "drop" or count <= FEWEST_STEPS:
+        return
+    if count <= LARGEST_SHARE_BACKWARD * len(start):
+        return
+    first = int(np.flatnonzero(is_backward)[0])
+    raise DataError(
+        f"{rows.findings.path}, {_row(rows, int(np.argmax(start[:first])))}: rows after it are earlier, and"
+        f" {count:,} of {len(start):,} rows would be dropped for the like.\n  Correct the row."
+    )
+
+
+def _settle_mixed_clocks(rows: _Rows, zone: str) -> None:
+    """Settle times that say which clock they are of, or do not, unlike most of the file."""
+    is_naive = rows.times.is_naive
+    is_odd = is_naive if 2 * is_naive.sum() <= len(is_naive) else ~is_naive
+    if is_odd.all():
+        return
+    says = (
+        "says no offset from UTC, unlike most rows"
+        if is_naive[is_odd].all()
+        else f"says its offset from UTC, unlike most rows, which would be read as {zone}"
+    )
+    rows.settle("unparseable_time", is_odd, lambda _: says)
 
 
 def _settle_duplicates(rows: _Rows, start: np.ndarray) -> np.ndarray:
@@ -367,6 +501,8 @@ def _bar_length(path: Path, symbol: str, start: np.ndarray) -> int:
     _, minutes = split_symbol(symbol)
     if minutes is not None:
         return minutes * 60 * _SECOND
+    if len(start) < 2:
+        raise _one_bar(path, symbol)
     length = _most_frequent(np.diff(start))
     if length % _SECOND:
         raise DataError(
@@ -447,7 +583,7 @@ def _placed(rows: _Rows, start: np.ndarray, instrument: Instrument, bar_ns: int)
         lambda _: f"outside {hours.described()}, times without an offset being read as {zone}",
     )
     if not keep.any():
-        raise DataError(f"{findings.path}: no bar is left. " + "; ".join(findings.notes) + ".")
+        raise _nothing_left(findings)
     return series.rows(keep)
 
 
@@ -499,6 +635,25 @@ def _bars(symbol: str, series: _Series, bar_ns: int) -> Bars:
 
 
 # --- the series as a whole ----------------------------------------------------------------------------------
+
+
+def _check_strays(series: _Series, findings: Findings) -> None:
+    """Catch the few bars that stand far before or after all others, as a mistyped year puts them."""
+    gaps = np.flatnonzero(np.diff(series.start) > STRAY_DAYS * _DAY_NS) + 1
+    count = len(series.start)
+    is_stray = np.zeros(count, dtype=bool)
+    if count < STRAY_BARS + FEWEST_STEPS:
+        return
+    is_stray[: max(gaps[gaps <= STRAY_BARS], default=0)] = True
+    is_stray[min(gaps[gaps >= count - STRAY_BARS], default=count) :] = True
+    others = np.flatnonzero(~is_stray)
+
+    def says(row: int) -> str:
+        other = int(others[0] if row < others[0] else others[-1])
+        away = _span(abs(int(series.start[row] - series.start[other])))
+        return f"is {away} away from row {series.table.line[other]} ({series.table.label[other]})"
+
+    findings.rows("stray_bars", is_stray, series.table.line, series.table.label, says)
 
 
 def _check_holes(series: _Series, bar_ns: int, instrument: Instrument, findings: Findings) -> None:
@@ -557,7 +712,7 @@ def _check_prices_over_time(bars: Bars, line: np.ndarray, findings: Findings) ->
     before = bars.close[:-1]
     is_defined = (before > 0) & (bars.open[1:] > 0) & (bars.close[1:] > 0)
     to_open, to_close = (
-        np.abs(np.log(prices[1:] / before, where=is_defined, out=np.zeros(len(before))))
+        np.abs(np.log(np.divide(prices[1:], before, where=is_defined, out=np.ones(len(before)))))
         for prices in (bars.open, bars.close)
     )
     # The median absolute value of a normal variable is 0.6745 deviations; a mean would follow the jumps.
@@ -594,4 +749,33 @@ def _jump(bars: Bars, line: np.ndarray, t: int, at_open: bool) -> str:
     ratio = f"x {price / bars.close[t - 1]:.3g}"
     return (
         f"row {line[t]} ({bars.label[t]}) {name} {price:.10g} after close {bars.close[t - 1]:.10g} ({ratio})"
+    )
+
+
+def _check_volume_unit(bars: Bars, line: np.ndarray, findings: Findings) -> None:
+    """Look for the row from which on the volume counts something else: lots, shares, money."""
+    if bars.volume is None:
+        return
+    traded = np.flatnonzero(bars.volume > 0)
+    width = VOLUME_UNIT_SESSIONS
+    # Where there are few sessions, bars have to do.
+    group = bars.session[traded] if bars.session[-1] + 1 >= 2 * width else traded
+    size = pd.Series(np.log10(bars.volume[traded])).groupby(group).median()
+    if len(size) < 2 * width:
+        return
+    sizes, starts = size.to_numpy(), traded[np.searchsorted(group, size.index)]
+    typical = np.median(np.lib.stride_tricks.sliding_window_view(sizes, width), axis=1)
+    steps = typical[width:] - typical[:-width]
+    largest = int(np.argmax(np.abs(steps)))
+    if abs(steps[largest]) < np.log10(VOLUME_UNIT_FACTOR):
+        return
+    # Somewhere in these two stretches lies the place; it is where two neighbours differ most.
+    near = np.diff(sizes[largest : largest + 2 * width]) * np.sign(steps[largest])
+    place = largest + int(np.argmax(near)) + 1
+    row = int(starts[place])
+    findings.series(
+        "volume_unit",
+        1,
+        f"the typical volume goes from {10 ** typical[largest]:.3g} to"
+        f" {10 ** typical[largest + width]:.3g} near row {line[row]} ({bars.label[row]})",
     )

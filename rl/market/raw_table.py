@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from rl.common.errors import DataError
 from rl.market.checks import counted
+from rl.market.raw_text import (
+    LARGEST_TEXT_BYTES,
+    RawText,
+    fields_of,
+    open_quote,
+    read_text,
+    refuse_irregular,
+)
 
 PRICES = ("open", "high", "low", "close")
 
@@ -62,6 +70,9 @@ _SEPARATORS = ",;\t|"
 _MISSING_WORDS = ["", "nan", "NaN", "NAN", "null", "NULL", "None", "none", "NA", "N/A", "n/a", "#N/A"]
 _LINES_SEARCHED_FOR_A_HEADER = 6
 
+LARGEST_ROW_COUNT = 20_000_000
+"""A parquet file of more rows is refused: minutes that never stop need 38 years for as many."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RawTable:
@@ -81,6 +92,10 @@ class RawTable:
     """Different values of a symbol column, in order of appearance; empty where there is none."""
     notes: list[str] = field(default_factory=list)
     """What was not used, as sentences."""
+    other_label: np.ndarray | None = None
+    """The time as a second column writes it; None where there is none. (R,) object of str"""
+    faults: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Per check, what is wrong with the lines of which rows, where a line as a whole is no row."""
 
     def __len__(self) -> int:
         return len(self.line)
@@ -88,18 +103,22 @@ class RawTable:
     def rows(self, keep: np.ndarray) -> RawTable:
         """Return the rows where `keep` is True, or those it lists, in that order."""
         number = np.arange(len(self))[keep]
-        new_place = {int(old): new for new, old in enumerate(number)}
+        has_cells = any(self.texts.values()) or any(self.faults.values())
+        new_place = {int(old): new for new, old in enumerate(number)} if has_cells else {}
+
+        def moved(found: dict[int, str]) -> dict[int, str]:
+            return {new_place[row]: text for row, text in found.items() if row in new_place}
+
         return RawTable(
             line=self.line[number],
             label=self.label[number],
             numbers={name: values[number] for name, values in self.numbers.items()},
-            texts={
-                name: {new_place[row]: text for row, text in found.items() if row in new_place}
-                for name, found in self.texts.items()
-            },
+            texts={name: moved(found) for name, found in self.texts.items()},
             naive_is_utc=self.naive_is_utc,
             symbols=self.symbols,
             notes=self.notes,
+            other_label=None if self.other_label is None else self.other_label[number],
+            faults={name: moved(found) for name, found in self.faults.items()},
         )
 
 
@@ -110,8 +129,14 @@ class _Columns:
     time: tuple[int, ...]
     numbers: dict[str, int]
     symbol: int | None
+    other_time: int | None
+    """A further column that names the time; only compared with the first."""
     notes: list[str]
     naive_is_utc: bool
+
+    def texts(self) -> set[int]:
+        """Return the columns that are read as text."""
+        return {*self.time} | {place for place in (self.symbol, self.other_time) if place is not None}
 
 
 def read_table(path: Path) -> RawTable:
@@ -122,6 +147,7 @@ def read_table(path: Path) -> RawTable:
             the message names what was found instead.
     """
     try:
+        refuse_irregular(path)
         if path.suffix.lower() == ".parquet":
             return _from_parquet(path)
         return _from_csv(path)
@@ -132,31 +158,24 @@ def read_table(path: Path) -> RawTable:
         raise DataError(
             f"{path}: cannot be read ({_one_line(error)}). Fetch or export the file again."
         ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: byte {error.start + 1} ({error.object[error.start]:#04x}) is not UTF-8 text."
-            " Export the file as UTF-8."
-        ) from error
 
 
 # --- text files ---------------------------------------------------------------------------------------------
 
 
 def _from_csv(path: Path) -> RawTable:
-    content = path.read_bytes()
-    if path.suffix.lower() == ".gz":
-        content = gzip.decompress(content)
-    if not content.strip(b"\xef\xbb\xbf \t\r\n"):
-        raise DataError(f"{path}: the file is empty. A bar file has a header line and one line per bar.")
-    first_lines = _first_lines(content)
+    text = read_text(path)
+    first_lines = [text.line(number) for number in range(1, min(len(text), _LINES_SEARCHED_FOR_A_HEADER) + 1)]
     separator = max(_SEPARATORS, key=first_lines[0].count)
-    names = next(csv.reader([first_lines[0]], delimiter=separator), [])
+    names = fields_of(first_lines[0], separator)
+    while names and not names[-1].strip():
+        names.pop()
     columns = _assign(path, names, _header_hint(first_lines, separator))
-    _refuse_longer_lines(path, content, separator, len(names))
-    texts = {*columns.time, *([] if columns.symbol is None else [columns.symbol])}
+    faults = _line_faults(text, separator, len(names))
+    texts = columns.texts()
     try:
         frame = pd.read_csv(
-            io.BytesIO(content),
+            io.BytesIO(_without_lines(text, faults)),
             sep=separator,
             header=0,
             names=range(len(names)),
@@ -167,43 +186,110 @@ def _from_csv(path: Path) -> RawTable:
             keep_default_na=False,
             na_values=_MISSING_WORDS,
             low_memory=False,
-            encoding="utf-8-sig",
+            encoding="utf-8",
         )
     except pd.errors.ParserError as error:
         raise DataError(
             f"{path}: cannot be read as a table ({_one_line(error)})."
             f" Every line needs the header's {len(names)} fields."
         ) from error
-    return _table(path, frame, columns, first_line=2)
+    if len(frame) != len(text) - 1:
+        raise open_quote(text, _first_line_with_unpaired_quotes(text, separator))
+    if text.is_last_line_cut and len(text) > 1:
+        faults.setdefault("unfinished_line", {})[len(text)] = "is the last line and has no line end"
+    is_blank = _blank_rows(frame, text, separator, {line for found in faults.values() for line in found})
+    table = _table(path, frame, columns, first_line=2, is_blank=is_blank)
+    return _with_faults(table, text, separator, columns, faults)
 
 
-def _refuse_longer_lines(path: Path, content: bytes, separator: str, fields: int) -> None:
-    """Refuse lines with more fields than the header; pandas would leave out the last ones without a word."""
-    letters = np.frombuffer(content, dtype=np.uint8)
-    line_ends = np.append(np.flatnonzero(letters == ord("\n")), len(letters))
-    separators = np.searchsorted(np.flatnonzero(letters == ord(separator)), line_ends)
-    longer = np.flatnonzero(np.diff(separators, prepend=0) >= fields)
-    for line in longer:
-        begin = 0 if line == 0 else line_ends[line - 1] + 1
-        text = content[begin : line_ends[line]].decode("utf-8", errors="replace").rstrip("\r")
-        # A separator may stand inside quotes, and some writers end every line with one.
-        extra = next(csv.reader([text], delimiter=separator), [])[fields:]
-        if any(field.strip() for field in extra):
-            raise DataError(
-                f"{path}, row {line + 1}: has {fields + len(extra)} fields, but the header has {fields}."
-                " Correct the row: a number may have been written with a comma."
-            )
+def _line_faults(text: RawText, separator: str, fields: int) -> dict[str, dict[int, str]]:
+    """Find lines that are no rows: other numbers of fields than the header has, and the header once more.
+
+    Fewer fields are a fault as well as more: where a cell was left out, those after it stand under wrong names.
+
+    Returns:
+        Per check, what is wrong with which line.
+    """
+    header = text.line(1).strip()
+    separators = text.places_of(separator)
+    letters = np.frombuffer(text.content, dtype=np.uint8)
+    # Some writers end every line with a separator.
+    ends_with_one = letters[text.line_ends - 1] == ord(separator)
+    has_all = (separators == fields - 1) | ((separators == fields) & ends_with_one)
+    if b'"' in text.content:
+        has_all &= text.places_of('"') == 0
+    repeated, miscounted = {}, {}
+    for place in np.flatnonzero(~has_all[1:]) + 1:
+        line = int(place) + 1
+        cells = fields_of(text.line(line), separator)
+        while len(cells) > fields and not cells[-1].strip():
+            cells.pop()
+        if len(cells) != fields and any(cell.strip() for cell in cells):
+            remark = "; a number may have been written with a comma" if len(cells) > fields else ""
+            miscounted[line] = f"has {counted(len(cells), 'field')}, but the header has {fields}{remark}"
+    begin = 0
+    while (begin := text.content.find(f"\n{header}".encode(), begin + 1)) >= 0:
+        line = int(np.searchsorted(text.line_ends, begin)) + 2
+        if line <= len(text) and text.line(line).strip() == header:
+            repeated[line] = "is the header once more"
+            miscounted.pop(line, None)
+    return {
+        name: found for name, found in (("repeated_header", repeated), ("field_count", miscounted)) if found
+    }
 
 
-def _first_lines(content: bytes) -> list[str]:
-    head = content[: 1 << 16].decode("utf-8-sig", errors="replace")
-    return head.splitlines()[:_LINES_SEARCHED_FOR_A_HEADER]
+def _without_lines(text: RawText, faults: dict[str, dict[int, str]]) -> bytes:
+    """Return the text with lines that are no rows left blank, so that they turn no column to text."""
+    lines = sorted(line for found in faults.values() for line in found)
+    if not lines:
+        return text.content
+    pieces, at = [], 0
+    for line in lines:
+        pieces.append(text.content[at : int(text.line_ends[line - 2]) + 1])
+        at = int(text.line_ends[line - 1])
+    return b"".join([*pieces, text.content[at:]])
+
+
+def _first_line_with_unpaired_quotes(text: RawText, separator: str) -> int:
+    for place in np.flatnonzero(text.places_of('"')):
+        try:
+            next(csv.reader([text.line(int(place) + 1)], delimiter=separator, strict=True))
+        except csv.Error:
+            return int(place) + 1
+    raise AssertionError("pandas made one row of several lines, but every line's quotation marks pair")
+
+
+def _blank_rows(frame: pd.DataFrame, text: RawText, separator: str, faulty: set[int]) -> np.ndarray:
+    """Return True where a line holds nothing in any column, used or not. (R,) bool"""
+    is_blank = np.zeros(len(frame), dtype=bool)
+    is_empty = [
+        column.isna() | (column.str.strip() == "") if pd.api.types.is_string_dtype(column) else column.isna()
+        for _, column in frame.items()
+    ]
+    for row in np.flatnonzero(np.all(is_empty, axis=0)):
+        line = int(row) + 2
+        is_blank[row] = line not in faulty and not text.line(line).strip(f'{separator} \t"')
+    return is_blank
+
+
+def _with_faults(
+    table: RawTable, text: RawText, separator: str, columns: _Columns, faults: dict[str, dict[int, str]]
+) -> RawTable:
+    """Return the table with its faulty lines noted by row, and labelled as far as they have a time."""
+    row_of = {int(line): row for row, line in enumerate(table.line)} if faults else {}
+    noted: dict[str, dict[int, str]] = {}
+    for name, found in faults.items():
+        noted[name] = {row_of[line]: says for line, says in found.items()}
+        for line in found:
+            cells = fields_of(text.line(line), separator)
+            table.label[row_of[line]] = " ".join(cells[p].strip() for p in columns.time if p < len(cells))
+    return replace(table, faults=noted)
 
 
 def _header_hint(lines: Sequence[str], separator: str) -> str:
     """Return what to do about a file whose first line is no header, or nothing."""
     for number, line in enumerate(lines[1:], start=2):
-        known = {_role(_plain(name)) for name in next(csv.reader([line], delimiter=separator), [])}
+        known = {_role(_plain(name)) for name in fields_of(line, separator)}
         if {"open", "high", "low", "close"} <= known:
             return f" Line {number} looks like the header; remove the lines above it."
     fields = lines[0].split(separator)
@@ -216,11 +302,10 @@ def _header_hint(lines: Sequence[str], separator: str) -> str:
 
 
 def _from_parquet(path: Path) -> RawTable:
-    if not path.exists():
-        raise FileNotFoundError(path)
     if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty. A bar file has one row per bar.")
+        raise DataError(f"{path}: the file is empty. A bar file has one row per bar. Fetch it again.")
     try:
+        _refuse_large_parquet(path)
         frame = pd.read_parquet(path)
     except ValueError as error:
         # pyarrow's ArrowInvalid, what a file that is not parquet at all raises, is a ValueError.
@@ -230,23 +315,37 @@ def _from_parquet(path: Path) -> RawTable:
     names = [str(name) for name in frame.columns]
     columns = _assign(path, names, "")
     frame.columns = range(len(names))
-    for position in {*columns.time, *([] if columns.symbol is None else [columns.symbol])}:
+    for position in columns.texts():
         frame[position] = frame[position].astype(str).where(frame[position].notna())
-    return _table(path, frame, columns, first_line=1)
+    is_blank = np.all([column.isna() for _, column in frame.items()], axis=0)
+    return _table(path, frame, columns, first_line=1, is_blank=is_blank)
+
+
+def _refuse_large_parquet(path: Path) -> None:
+    """Refuse a file that would unpack to more than memory holds; the size of its parts stands at its end."""
+    about = pq.read_metadata(path)
+    size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
+    if about.num_rows > LARGEST_ROW_COUNT or size > LARGEST_TEXT_BYTES:
+        raise DataError(
+            f"{path}: holds {about.num_rows:,} rows in {size:,} bytes unpacked, but at most {LARGEST_ROW_COUNT:,} rows"
+            f" in {LARGEST_TEXT_BYTES:,} bytes are read. Split the file."
+        )
 
 
 # --- both ---------------------------------------------------------------------------------------------------
 
 
-def _table(path: Path, frame: pd.DataFrame, columns: _Columns, first_line: int) -> RawTable:
-    """Turn the columns that matter into arrays, leaving out lines that are blank."""
+def _table(
+    path: Path, frame: pd.DataFrame, columns: _Columns, first_line: int, is_blank: np.ndarray
+) -> RawTable:
+    """Turn the columns that matter into arrays, leaving out the rows where `is_blank` is True."""
     line = np.arange(len(frame), dtype=np.int64) + first_line
-    is_blank = frame.isna().to_numpy().all(axis=1)
     if is_blank.any():
         frame, line = frame[~is_blank], line[~is_blank]
     if not len(frame):
         raise DataError(
             f"{path}: the file has a header but no bars. A bar file has a header line and one line per bar."
+            " Fetch it again."
         )
     numbers, texts = {}, {}
     for name, position in columns.numbers.items():
@@ -261,6 +360,7 @@ def _table(path: Path, frame: pd.DataFrame, columns: _Columns, first_line: int) 
         naive_is_utc=columns.naive_is_utc,
         symbols=symbols,
         notes=columns.notes,
+        other_label=None if columns.other_time is None else _joined([frame[columns.other_time]]),
     )
 
 
@@ -308,11 +408,12 @@ def _assign(path: Path, names: Sequence[str], hint: str) -> _Columns:
             numbers[role] = position
     time = _time_columns(plain)
     _require(path, names, plain, numbers, time, hint)
-    used = {*numbers.values(), *time, symbol}
+    other_time = _other_time_column(plain, time)
+    used = {*numbers.values(), *time, symbol, other_time}
     ignored = [names[p] for p in range(len(names)) if p not in used and plain[p] not in _ROW_NUMBERS]
     notes = [f"{counted(len(ignored), 'column')} not used: {', '.join(ignored)}"] if ignored else []
     naive_is_utc = bool(re.search(r"(^|_)(utc|gmt)($|_)", plain[time[0]]))
-    return _Columns(time, numbers, symbol, notes, naive_is_utc)
+    return _Columns(time, numbers, symbol, other_time, notes, naive_is_utc)
 
 
 def _require(
@@ -347,6 +448,14 @@ def _time_columns(plain: Sequence[str]) -> tuple[int, ...]:
     date = next((plain.index(name) for name in _DATES if name in plain), None)
     time = next((plain.index(name) for name in _TIMES if name in plain), None)
     return tuple(position for position in (date, time) if position is not None)
+
+
+def _other_time_column(plain: Sequence[str], time: tuple[int, ...]) -> int | None:
+    """Return the position of a second column that may hold the whole time, or None."""
+    if len(time) != 1:
+        return None
+    names = [alias for aliases in (*_TIME_ALIASES, _DATES) for alias in aliases]
+    return next((place for place, name in enumerate(plain) if name in names and place != time[0]), None)
 
 
 def _plain(name: str) -> str:

@@ -20,14 +20,38 @@ _EPOCH_UNITS = ((1e8, 9.2e9, 10**9), (1e11, 9.2e12, 10**6), (1e14, 9.2e15, 10**3
 """From, below, nanoseconds per unit: 1973 to 2261 in each unit, so that no two overlap. A smaller number is
 no time but a date (YYYYMMDD), a row number or a mistake; later times overflow 64 bits of nanoseconds."""
 
+_FIRST_YEAR_AS_NUMBER, _LAST_YEAR_AS_NUMBER = 1900, 2100
 _DAYS_AS_NUMBERS = (19_000_101, 21_001_231)
+_MINUTES_AS_NUMBERS = (190_001_010_000, 210_012_312_359)
+"""As milliseconds these would all lie in the year 1976, of which nobody has such data."""
 _SECONDS_AS_NUMBERS = (19_000_101_000_000, 21_001_231_235_959)
+
+_CALENDAR_NUMBERS = (
+    (*_DAYS_AS_NUMBERS, "%Y%m%d"),
+    (*_MINUTES_AS_NUMBERS, "%Y%m%d%H%M"),
+    (*_SECONDS_AS_NUMBERS, "%Y%m%d%H%M%S"),
+)
+"""Numbers from, up to, and how the calendar is written in them."""
+
+_LIKE_SECONDS = ("%Y%m%d%H", "%y%m%d%H%M")
+"""Ways of writing a time in ten digits, as many as seconds since 1970 have."""
+
+FEWEST_TO_TELL = 10
+"""Where this many different counts of ten digits are all times of the calendar, too, nobody can tell which is meant:
+of random ones hardly one in a hundred is."""
 
 _LATEST = np.datetime64("2261-01-01")
 _EARLIEST = np.datetime64("1700-01-01")
 """Outside these, nanoseconds since 1970 overflow, and numpy says nothing."""
 
 _OFFSET = r"^(.*?\d)\s*([zZ]|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$"
+_HALF_DAY_HOUR = r"^(0[1-9]|1[0-2])-([AP]M)$"
+
+_LARGEST_OFFSET_MINUTES = 14 * 60
+"""No clock is further from UTC (Kiribati)."""
+
+_SHORTEST_DATE = len("2024-1-1")
+"""A shorter text lacks the day or the month."""
 _YEAR_FIRST = r"^(\d{4})[-./](\d{1,2})[-./](\d{1,2})(?:[ T](.*))?$"
 
 
@@ -133,16 +157,39 @@ def _counted(text: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     whole = np.zeros(len(rows), dtype=np.int64)
     whole[in_digits] = digits[in_digits].astype(np.int64).to_numpy()
     fraction = text.iloc[rows].astype(np.float64).to_numpy() - size
-    for first, last, pattern in ((*_DAYS_AS_NUMBERS, "%Y%m%d"), (*_SECONDS_AS_NUMBERS, "%Y%m%d%H%M%S")):
+    is_calendar = np.zeros(len(rows), dtype=bool)
+    for first, last, pattern in _CALENDAR_NUMBERS:
         found = np.flatnonzero((size >= first) & (size <= last) & (fraction == 0))
         wall[rows[found]] = _parsed(digits.iloc[found], pattern)
+        is_calendar[found] = True
+    is_calendar |= _may_be_calendar(digits)
     for least, below, nanoseconds in _EPOCH_UNITS:
-        fits = (size >= least) & (size < below) & (wall[rows] == _UNKNOWN)
+        fits = (size >= least) & (size < below) & ~is_calendar
         # The whole part stays an integer: a float64 keeps only 256 ns of a count in nanoseconds.
         part = np.rint(fraction[fits] * nanoseconds).astype(np.int64)
         wall[rows[fits]] = whole[fits] * nanoseconds + part
         is_count[rows[fits]] = True
     return wall, is_count
+
+
+def _may_be_calendar(digits: pd.Series) -> np.ndarray:
+    """Return True for numbers of ten digits, if all of them may be written times as well as seconds. (R,) bool"""
+    has_ten = (digits.str.len() == len("2024010109")).to_numpy(dtype=bool)
+    different = digits[has_ten].drop_duplicates()
+    nothing = np.zeros(len(digits), dtype=bool)
+    # The first few answer for nearly every file.
+    if len(different) < FEWEST_TO_TELL or not _is_written_time(different.iloc[:FEWEST_TO_TELL]):
+        return nothing
+    return has_ten if _is_written_time(different) else nothing
+
+
+def _is_written_time(digits: pd.Series) -> bool:
+    for pattern in _LIKE_SECONDS:
+        year = pd.to_datetime(digits, format=pattern, errors="coerce").dt.year.to_numpy()
+        # A comparison with a time that is none is False.
+        if np.all((year >= _FIRST_YEAR_AS_NUMBER) & (year <= _LAST_YEAR_AS_NUMBER)):
+            return True
+    return False
 
 
 def _from_text(text: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -169,15 +216,28 @@ def _from_text(text: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         # A file has few different offsets, so each is read once.
         codes, written = pd.factorize(parts[1])
         offset[has_offset] = np.array([_offset(each) for each in written], dtype=np.int64)[codes]
-    wall = _parsed(text, "ISO8601")
+    is_no_offset = offset == _UNKNOWN
+    offset[is_no_offset] = 0
+    wall = _parsed(text.where(~is_no_offset & (text.str.len() >= _SHORTEST_DATE).to_numpy()), "ISO8601")
     failed = np.flatnonzero(wall == _UNKNOWN)
     if len(failed):
         parts = text.iloc[failed].str.extract(_YEAR_FIRST)
+        parts[is_no_offset[failed]] = np.nan
         rebuilt = parts[0] + "-" + parts[1].str.zfill(2) + "-" + parts[2].str.zfill(2)
-        clock = parts[3].fillna("").str.strip()
+        clock = _in_24_hours(parts[3].fillna("").str.strip())
         clock = clock.where(~clock.str.match(r"\d:"), "0" + clock)
         wall[failed] = _parsed(rebuilt.where(clock == "", rebuilt + " " + clock), "ISO8601")
     return wall, offset, has_offset
+
+
+def _in_24_hours(clock: pd.Series) -> pd.Series:
+    """Return `04-PM`, as an exchange's history writes it, as `16:00`; others as they are."""
+    parts = clock.str.extract(_HALF_DAY_HOUR)
+    is_one = parts[0].notna()
+    if not is_one.any():
+        return clock
+    hour = parts[0][is_one].astype(int) % 12 + 12 * (parts[1][is_one] == "PM")
+    return clock.where(~is_one, hour.astype(str).str.zfill(2).reindex(clock.index) + ":00")
 
 
 def _parsed(text: pd.Series, pattern: str) -> np.ndarray:
@@ -188,8 +248,11 @@ def _parsed(text: pd.Series, pattern: str) -> np.ndarray:
 
 
 def _offset(written: str) -> int:
+    """Return nanoseconds ahead of UTC, unknown where no clock is as far from it."""
     if written[0] not in "+-":
         return 0
     digits = written[1:].replace(":", "")
     minutes = int(digits[:2]) * 60 + int(digits[2:] or 0)
+    if minutes > _LARGEST_OFFSET_MINUTES or int(digits[2:] or 0) >= 60:
+        return _UNKNOWN
     return (-minutes if written[0] == "-" else minutes) * 60 * 10**9

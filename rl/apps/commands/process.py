@@ -32,6 +32,9 @@ def process_files(options: argparse.Namespace) -> int:
         failed.append(symbol)
         print(printable(f"{symbol}: refused: {error}"))
 
+    if wants_all(options.symbols):
+        for name, error in known.unusable.items():
+            refused(name, error)
     bring_up_to_date(
         [symbol for symbol in symbols if symbol in known.raw],
         known,

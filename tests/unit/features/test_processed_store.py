@@ -246,8 +246,9 @@ def test_a_new_version_of_processing_makes_the_file_stale(raw, folder, monkeypat
     monkeypatch.setattr(processed_store, "PROCESSED_VERSION", processed_store.PROCESSED_VERSION + 1)
     with pytest.raises(DataError, match="processing changed"):
         load_processed(SYMBOL, folder)
+    before = processed_store.PROCESSED_VERSION - 1
     assert process(SYMBOL, raw, INDEX, folder).action.startswith(
-        "reprocessed: processing changed (version 2 → 3"
+        f"reprocessed: processing changed (version {before} → {before + 1}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from rl.common.errors import DataError
+from rl.market import raw_table
 from rl.market.ingest import IngestResult, discover, read_raw
 from tests.builders import an_instrument
 
@@ -104,6 +106,42 @@ def test_a_file_whose_name_cannot_be_a_symbol_is_refused(tmp_path):
         discover(tmp_path)
 
 
+def test_a_linked_folder_is_searched_once_however_its_links_lead(tmp_path):
+    """It used to be passed over, and its symbols were missing without a word."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "SPY.csv").touch()
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "etfs").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "raw" / "funds").symlink_to(tmp_path / "elsewhere")
+    assert discover(tmp_path / "raw") == {"SPY": tmp_path / "raw" / "etfs" / "SPY.csv"}
+
+
+def test_a_folder_that_is_named_like_a_bar_file_is_told(tmp_path):
+    (tmp_path / "SPY.parquet").mkdir()
+    (tmp_path / "SPY.parquet" / "part-0.parquet").touch()
+    with pytest.raises(
+        DataError, match=r"SPY\.parquet: is a folder, but is named like a bar file\. Rename it\."
+    ):
+        discover(tmp_path)
+
+
+def test_a_folder_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    """It used to be passed over; a superuser may read everything, so the refusal is put in by hand."""
+    (tmp_path / "stocks").mkdir()
+    scan = os.scandir
+
+    def refusing(folder):
+        if str(folder).endswith("stocks"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    problems = {}
+    assert discover(tmp_path, problems.__setitem__) == {}
+    assert "stocks: cannot be read (Permission denied). Give this user the right" in str(problems["stocks"])
+
+
 # --- files that hold no bars --------------------------------------------------------------------------------
 
 
@@ -175,12 +213,24 @@ def test_two_columns_for_one_price_are_refused(tmp_path):
 
 def test_a_line_with_too_many_fields_is_refused_with_its_number(tmp_path):
     message = refused(written(tmp_path, HEADER, *rows(*MONDAY[:2]), f"{MONDAY[2]},{GOOD},7,8"))
-    assert "X_15.csv, row 4: has 7 fields, but the header has 5." in message
+    assert "X_15.csv, row 4 (2024-01-01 09:45:00): has 7 fields, but the header has 5; a number" in message
 
 
 def test_a_separator_inside_quotes_or_at_the_end_of_a_line_is_no_field(tmp_path):
     lines = [f"{HEADER},name", *[f'{row},"a,b",' for row in rows(*MONDAY)]]
     assert len(read(written(tmp_path, *lines)).bars) == 3
+
+
+def test_a_parquet_file_of_more_rows_than_memory_holds_is_refused_before_it_is_unpacked(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "X_15.parquet"
+    pd.DataFrame(
+        {"datetime": list(MONDAY), "open": 10.0, "high": 12.0, "low": 9.0, "close": 11.0}
+    ).to_parquet(path)
+    monkeypatch.setattr(raw_table, "LARGEST_ROW_COUNT", 2)
+    assert "holds 3 rows in" in refused(path)
+    assert "Split the file." in refused(path)
 
 
 # --- columns ------------------------------------------------------------------------------------------------
@@ -277,7 +327,7 @@ def test_an_archive_and_a_parquet_file_give_the_same_bars_as_the_text(tmp_path):
     lines = [f"{HEADER},volume,x_a", *[f"{row},3,0.25" for row in rows(*MONDAY)]]
     text = read(written(tmp_path, *lines)).bars
     archive = tmp_path / "X_15.csv.gz"
-    archive.write_bytes(gzip.compress("\n".join(lines).encode()))
+    archive.write_bytes(gzip.compress((tmp_path / "X_15.csv").read_bytes()))
     table = tmp_path / "X_15.parquet"
     frame = pd.read_csv(tmp_path / "X_15.csv", parse_dates=["datetime"])
     frame.to_parquet(table)
@@ -362,6 +412,36 @@ def test_seconds_and_milliseconds_may_stand_in_one_column(tmp_path):
     assert np.diff(bars.close_time).tolist() == [3600 * 10**9] * 2
 
 
+@pytest.mark.parametrize(("label", "hour"), [("12-AM", 0), ("01-AM", 1), ("12-PM", 12), ("11-PM", 23)])
+def test_an_hour_with_am_or_pm_is_read(tmp_path, label, hour):
+    path = written(tmp_path, HEADER, *rows(f"2017-08-17 {label}"), name="COIN_60.csv")
+    assert read(path, a_coin()).bars.close_time[0] == utc(f"2017-08-17T{hour:02}") + 3600 * 10**9
+
+
+def test_two_columns_for_the_time_have_to_agree(tmp_path):
+    """In a real file they are four hours apart in 91 of 36,062 rows, and nothing said so."""
+    seconds = [1704067200 + 3600 * k for k in range(30)]
+    texts = [str(pd.Timestamp(second, unit="s")) for second in seconds]
+    texts[20] = "2024-01-01 04-PM"
+    lines = [f"{second},{text},{GOOD}" for second, text in zip(seconds, texts, strict=True)]
+    path = written(tmp_path, "unix,date,open,high,low,close", *lines, name="COIN_60.csv")
+    message = refused(path, a_coin())
+    assert (
+        f"row 22 ({seconds[20]}): another column says '2024-01-01 04-PM', 4 h off from most rows" in message
+    )
+    assert len(read(path, a_coin(checks={"time_columns": "drop"})).bars) == 29
+    assert len(read(path, a_coin(checks={"time_columns": "warn"})).bars) == 30
+
+
+def test_a_second_column_for_the_time_may_be_of_another_clock_or_hold_dates_only(tmp_path):
+    seconds = [1711756800 + 3600 * k for k in range(48)]  # British clocks go forward on 2024-03-31 at 01:00
+    there = [pd.Timestamp(second, unit="s", tz="UTC").tz_convert("Europe/London") for second in seconds]
+    for pattern in ("%Y-%m-%d %H:%M", "%Y-%m-%d"):
+        lines = [f"{second},{time:{pattern}},{GOOD}" for second, time in zip(seconds, there, strict=True)]
+        path = written(tmp_path, "unix,date,open,high,low,close", *lines, name="COIN_60.csv")
+        assert "time_columns" not in read(path, a_coin()).counts
+
+
 def test_nanoseconds_keep_their_last_digit(tmp_path):
     path = written(tmp_path, HEADER, *rows("1704067200000000001"), name="COIN_1.csv")
     assert read(path, a_coin()).bars.close_time[0] == 1704067200000000001 + 60 * 10**9
@@ -376,7 +456,8 @@ def test_nanoseconds_keep_their_last_digit(tmp_path):
         "soon",
         "",
         "2024-13-01 09:15",
-        "2017-08-17 04-AM",
+        "2017-08-17 00-AM",
+        "2017-08-17 13-PM",
         "9999-12-31",
         "99999999999",
     ],
@@ -385,6 +466,56 @@ def test_what_is_no_time_for_certain_is_refused_with_its_row(tmp_path, label):
     message = refused(written(tmp_path, HEADER, *rows(MONDAY[0], label)))
     assert f"X_15.csv, row 3 ({label}): '{label}' is no time." in message
     assert "set checks: {unparseable_time: drop} for TEST" in message
+
+
+def test_twelve_digits_are_a_written_time_and_not_milliseconds_of_1976(tmp_path):
+    lines = ["time,open,high,low,close", *rows("202401010915", "202401010930", "202401010945")]
+    assert close_times(read(written(tmp_path, *lines)))[0] == "2024-01-01T04:00:00"
+    message = refused(written(tmp_path, HEADER, *rows("202401010915", "202401019930")))
+    assert "'202401019930' is no time" in message
+
+
+@pytest.mark.parametrize(("first", "step"), [(1501020900, 1), (2024010200, 1)])
+def test_ten_digits_that_may_be_a_written_time_or_seconds_are_refused(tmp_path, first, step):
+    """YYMMDDhhmm or YYYYMMDDhh: as seconds they were bars of one second in 2017 or 2034."""
+    labels = [str(first + step * k) for k in range(12)]
+    message = refused(written(tmp_path, HEADER, *rows(*labels), name="COIN.csv"), a_coin())
+    assert f"row 2 ({first}): '{first}' may be a written time or a count of seconds" in message
+
+
+def test_seconds_since_1970_are_no_written_times_where_one_of_them_cannot_be(tmp_path):
+    labels = [str(1501020900 + 60 * k) for k in range(12)]
+    assert read(written(tmp_path, HEADER, *rows(*labels), name="COIN.csv"), a_coin()).bars.bar_seconds == 60
+
+
+@pytest.mark.parametrize("label", ["2024", "2024-01", "202401", "2024-01 09:15"])
+def test_a_time_without_a_day_is_none(tmp_path, label):
+    """ISO text may leave out the day, and the first of the month is then made up."""
+    assert f"'{label}' is no time" in refused(written(tmp_path, HEADER, *rows(MONDAY[0], label)))
+
+
+@pytest.mark.parametrize("offset", ["+99:99", "+15:00", "-05:75"])
+def test_an_offset_that_no_clock_has_is_no_time(tmp_path, offset):
+    label = f"2024-01-01 09:30:00{offset}"
+    assert f"'{label}' is no time" in refused(written(tmp_path, HEADER, *rows(f"{MONDAY[0]}+05:30", label)))
+
+
+def test_a_time_that_says_no_offset_among_others_that_do_is_refused(tmp_path):
+    labels = [f"{MONDAY[0]}+05:30", f"{MONDAY[1]}+05:30", MONDAY[2]]
+    message = refused(written(tmp_path, HEADER, *rows(*labels)))
+    assert f"row 4 ({MONDAY[2]}): says no offset from UTC, unlike most rows" in message
+    labels = [MONDAY[0], MONDAY[1], f"{MONDAY[2]}+05:30"]
+    message = refused(written(tmp_path, HEADER, *rows(*labels)))
+    assert "row 4" in message
+    assert "says its offset from UTC, unlike most rows, which would be read as Asia/Kolkata" in message
+
+
+def test_what_is_caught_twice_by_one_check_is_counted_twice(tmp_path):
+    labels = [*(f"{time}+05:30" for time in MONDAY), "soon", "2024-01-01 10:00:00"]
+    result = read(
+        written(tmp_path, HEADER, *rows(*labels)), an_instrument(checks={"unparseable_time": "drop"})
+    )
+    assert result.counts == {"rows": 5, "bars": 3, "unparseable_time": 2}
 
 
 def test_a_time_that_the_clock_shows_twice_is_refused(tmp_path):
@@ -560,6 +691,45 @@ def test_rows_that_go_back_can_be_dropped(tmp_path):
     assert result.counts["backward_time"] == 1
 
 
+def test_the_row_that_the_later_ones_are_earlier_than_is_named(tmp_path):
+    times = full_day("2024-01-01", minutes=15)[:12]
+    times[3] = "2024-01-01 14:00:00"
+    message = refused(written(tmp_path, HEADER, *rows(*times)))
+    assert "row 7 (2024-01-01 10:30:00): is earlier than a row before, row 5 (2024-01-01 14:00:00)" in message
+
+
+def test_one_time_mistyped_into_the_future_does_not_cost_the_rows_after_it(tmp_path):
+    times = full_day("2024-01-01")
+    times[3] = "2025-01-01 09:30:00"
+    message = refused(
+        written(tmp_path, HEADER, *rows(*times), name="X_5.csv"),
+        an_instrument(checks={"backward_time": "drop"}),
+    )
+    assert (
+        "row 5 (2025-01-01 09:30:00): rows after it are earlier, and 71 of 75 rows would be dropped"
+        in message
+    )
+
+
+def test_dropping_all_but_one_bar_ends_in_a_message(tmp_path):
+    path = written(
+        tmp_path, HEADER, *rows("2024-01-02 00:00", "2024-01-01 22:00", "2024-01-01 23:00"), name="C.csv"
+    )
+    assert "has one bar" in refused(path, a_coin(checks={"backward_time": "drop"}))
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_bar_years_away_from_all_others_is_refused_with_its_row(tmp_path, place):
+    """A mistyped year at either end breaks no order; only a note on a hole told of it."""
+    times = full_day("2024-01-01")
+    times[place] = times[place].replace("2024", "2013" if place == 0 else "2035")
+    path = written(tmp_path, HEADER, *rows(*times), name="X_5.csv")
+    message = refused(path)
+    row, days = (2, 4017) if place == 0 else (76, 4018)
+    assert f"row {row} ({times[place]}): is {days} days away from row" in message
+    assert len(read(path, an_instrument(checks={"stray_bars": "warn"})).bars) == 75
+
+
 def test_a_row_that_repeats_another_in_every_value_is_dropped_and_counted(tmp_path):
     # The whole file occurs twice, as a month of a real one does.
     result = read(written(tmp_path, HEADER, *rows(*MONDAY), *rows(*MONDAY)))
@@ -707,6 +877,12 @@ def test_a_price_that_is_not_above_zero_is_refused_unless_the_instrument_says_it
     assert read(path, an_instrument(price_may_be_negative=True)).bars.open[1] == float(cell)
 
 
+def test_a_bar_of_nothing_but_zeros_is_refused_also_where_prices_may_be_negative(tmp_path):
+    path = written(tmp_path, HEADER, *rows(MONDAY[0]), f"{MONDAY[1]},0,0,0,0")
+    message = refused(path, an_instrument(price_may_be_negative=True))
+    assert "row 3 (2024-01-01 09:30:00): all four prices are exactly 0" in message
+
+
 def test_a_negative_volume_is_refused(tmp_path):
     message = refused(
         written(tmp_path, f"{HEADER},volume", f"{MONDAY[0]},{GOOD},5", f"{MONDAY[1]},{GOOD},-1")
@@ -724,6 +900,27 @@ def test_only_the_first_few_rows_are_listed_with_the_count_of_all(tmp_path):
     message = refused(written(tmp_path, HEADER, *rows(*times, bar="10,12,10.5,11")))
     assert message.count("is above open") == 3
     assert "and 22 more, 25 in all." in message
+
+
+def test_lines_that_are_no_rows_are_refused_or_dropped_and_counted(tmp_path):
+    lines = [HEADER, *rows(*MONDAY[:2]), HEADER, f"{MONDAY[2]},10,12,9", *rows("2024-01-01 10:00:00")]
+    path = written(tmp_path, *lines)
+    assert "row 5 (2024-01-01 09:45:00): has 4 fields, but the header has 5" in refused(path)
+    result = read(path, an_instrument(checks={"field_count": "drop"}))
+    assert result.bars.label.tolist() == [*MONDAY[:2], "2024-01-01 10:00:00"]
+    assert (result.counts["repeated_header"], result.counts["field_count"]) == (1, 1)
+
+
+def test_a_last_line_without_its_end_is_dropped_and_counted_unless_it_is_to_be_kept(tmp_path):
+    path = tmp_path / "X_15.csv"
+    path.write_text("\n".join([HEADER, *rows(*MONDAY)]))
+    result = read(path)
+    assert result.bars.label.tolist() == list(MONDAY[:2])
+    assert "unfinished_line: dropped 1 row, for example row 4 (2024-01-01 09:45:00)" in result.notes[0]
+    assert len(read(path, an_instrument(checks={"unfinished_line": "warn"})).bars) == 3
+    assert "Fetch the file again when it is complete" in refused(
+        path, an_instrument(checks={"unfinished_line": "error"})
+    )
 
 
 def test_all_faults_of_rows_are_reported_at_once(tmp_path):
@@ -834,6 +1031,26 @@ def test_a_weekend_is_no_hole(tmp_path):
         "rows": 4,
         "bars": 4,
     }
+
+
+@pytest.mark.parametrize("sessions", [False, True])
+def test_a_volume_that_is_counted_in_another_unit_from_some_row_on_is_told(tmp_path, sessions):
+    """As in a real file of a coin, whose columns for coins and dollars change places half way."""
+    count = 60
+    times = (
+        pd.bdate_range("2024-01-01", periods=count).strftime("%Y-%m-%d").tolist()
+        if sessions
+        else full_day("2024-01-01")[:count]
+    )
+    volumes = [500 + 7 * k if k < 40 else 1_000_000 + 900 * k for k in range(count)]
+    lines = [f"{time},{GOOD},{volume}" for time, volume in zip(times, volumes, strict=True)]
+    path = written(tmp_path, f"{HEADER},volume", *lines, name="SHARE.csv" if sessions else "X_5.csv")
+    result = read(path, a_stock() if sessions else None)
+    note = next(note for note in result.notes if note.startswith("volume_unit"))
+    assert f"near row 42 ({times[40]})" in note
+    steady = [f"{time},{GOOD},{500 + 7 * k}" for k, time in enumerate(times)]
+    path = written(tmp_path, f"{HEADER},volume", *steady, name=path.name)
+    assert "volume_unit" not in read(path, a_stock() if sessions else None).counts
 
 
 # --- speed --------------------------------------------------------------------------------------------------
