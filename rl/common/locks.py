@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rl.common.atomic_files import storage_errors
 from rl.common.errors import LockedError, StorageError
 from rl.common.paths import checked_symbol
 
@@ -100,15 +101,10 @@ def lock_path(models_dir: Path | str, symbol: str) -> Path:
 
 
 def _opened(path: Path) -> int:
-    try:
+    with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # No link is followed: it could make this write into somebody else's file.
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        raise StorageError(
-            f"{path}: the lock file cannot be made: {error.strerror}.\n"
-            "  Make the folder writable, or choose another one with --models-dir."
-        ) from error
 
 
 def _flock(descriptor: int, kind: int, path: Path, symbol: str) -> None:
@@ -145,17 +141,10 @@ def _write_record(descriptor: int, path: Path, run: str) -> None:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     text = json.dumps(record).encode() + b"\n"
-    try:
+    with storage_errors(path):
         os.ftruncate(descriptor, 0)
-        written = os.pwrite(descriptor, text, 0)
-    except OSError as error:
-        raise StorageError(
-            f"{path}: the lock file cannot be written: {error.strerror}.\n  Make room on this disk."
-        ) from error
-    if written < len(text):
-        raise StorageError(
-            f"{path}: the lock file cannot be written: the disk is full.\n  Make room on this disk."
-        )
+        if os.pwrite(descriptor, text, 0) < len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _locked(symbol: str, path: Path, record: dict[str, Any] | None) -> LockedError:

@@ -94,7 +94,6 @@ def checkpoint_of(
 
 def write_model(models_dir: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint under its stage's name; complete or absent."""
-    models_dir.mkdir(parents=True, exist_ok=True)
     path = models_dir / stage_file(checkpoint.symbol, checkpoint.stage)
     save_checkpoint(path, checkpoint)
     return path

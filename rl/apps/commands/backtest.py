@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rl.apps.commands.console import Console
+from rl.apps.commands.folders import prepare_files, prepare_folders
 from rl.apps.commands.options import wants_all
 from rl.apps.commands.symbols import (
     KnownSymbols,
@@ -51,6 +52,9 @@ def backtest(options: argparse.Namespace) -> int:
     book = load_instruments(*options.instruments)
     known = symbols_of(options)
     symbols = _symbols_with_models(options, known)
+    prepare_folders(options, "reports_dir")
+    prepare_files(options.report_file, "--report-file")
+    prepare_files([options.actions_file] if options.actions_file else [], "--actions-file")
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     with RunLog(options.reports_dir / "runs" / f"{stamp}-backtest" / "run.jsonl") as log:
         console = Console(log, as_json=options.json, quiet=options.quiet)

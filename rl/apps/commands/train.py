@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rl import __version__
 from rl.apps.commands.console import Console, TrainingListener
+from rl.apps.commands.folders import prepare_folders
 from rl.apps.commands.options import chosen_stages, wants_all
 from rl.apps.commands.symbols import (
     KnownSymbols,
@@ -25,7 +26,7 @@ from rl.apps.commands.symbols import (
     symbols_of,
 )
 from rl.apps.commands.workers import worker_pool
-from rl.common.atomic_files import sweep_stray_files, write_text
+from rl.common.atomic_files import require_writable, write_text
 from rl.common.errors import DATA, GATE_STOPPED, OK, StagegateError
 from rl.common.locks import symbol_lock, worker_lock
 from rl.common.runlog import RunLog
@@ -86,6 +87,7 @@ def train(options: argparse.Namespace) -> int:
     symbols = chosen_symbols(options.symbols, known, options.raw_data_dir)
     run_name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S") + f"-{options.profile}-s{plan.seed}"
     folder = options.reports_dir / "runs" / run_name
+    prepare_folders(options, "reports_dir", *([] if options.dry_run else ["models_dir"]))
     with RunLog(folder / "run.jsonl") as log, ExitStack() as locks:
         console = Console(log, as_json=options.json, quiet=options.quiet)
         console.event("run_started", run=run_name, version=__version__, command=sys.argv, symbols=symbols)
@@ -106,8 +108,6 @@ def train(options: argparse.Namespace) -> int:
         if options.dry_run:
             return _after_dry_run(console, data, stages)
         ours = _locked(data, options.models_dir, run_name, locks, console)
-        if options.models_dir.is_dir():
-            sweep_stray_files(options.models_dir)
         forgotten = _forgotten(data, options, console)
         kept_out = {symbol: _held_out(symbol, data) for symbol in data}
         jobs = [
@@ -302,6 +302,8 @@ def _in_worker(job: _Job) -> SymbolOutcome:
 
 
 def _sequence(job: _Job, data: dict[str, SymbolData], console: Console) -> SymbolOutcome:
+    # A disk that filled up under the symbols before would otherwise be noticed after the first stage's training.
+    require_writable(job.models_dir, "--models-dir")
     return run_sequence(
         data[job.symbol],
         job.plan.for_symbol(job.symbol),

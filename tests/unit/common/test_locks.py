@@ -182,7 +182,6 @@ def test_a_folder_that_cannot_hold_the_lock_is_named(tmp_path):
     with pytest.raises(StorageError) as refused, symbol_lock(tmp_path / "models", "Nifty_2", run="run-1"):
         pytest.fail("there is no such folder")
     assert str(tmp_path / "models") in str(refused.value)
-    assert "--models-dir" in str(refused.value)
     assert "Not a directory" in str(refused.value) or "File exists" in str(refused.value)
 
 
