@@ -50,6 +50,9 @@ TRADING_KEYS = frozenset(
 )
 """Keys of an instrument that say how it is traded. Any other key may change what a raw file becomes."""
 
+_OWN_HASH = "sha256"
+"""Key of an account that holds the SHA-256 of the rest of it."""
+
 _BAR_COLUMNS = ("close_time", "session", "session_end", "open", "high", "low", "close")
 
 
@@ -118,7 +121,7 @@ def process(
     if reason is None and stale.meta is not None:
         if stale.has_moved:
             # Noting the new time makes the next question cheap again.
-            write_json(sidecar, stale.meta | {"raw": _raw_entry(raw_path, before, stale.meta["data_hash"])})
+            _write_sidecar(sidecar, stale.meta | {"raw": _raw_entry(raw_path, before, stale.meta["data_hash"])})
         return _outcome(symbol, "unchanged", stale.meta, begun)
     is_first = not parquet.exists() and not sidecar.exists()
     data_hash = sha256_of(raw_path)
@@ -140,7 +143,7 @@ def process(
         "raw": _raw_entry(raw_path, before, data_hash),
         "parquet": parquet_entry,
     }
-    write_json(sidecar, meta)
+    _write_sidecar(sidecar, meta)
     return _outcome(symbol, "processed" if is_first else f"reprocessed: {reason}", meta, begun)
 
 
@@ -215,7 +218,7 @@ def _fault(parquet: Path, sidecar: Path, meta: dict[str, Any] | None) -> str | N
     if not parquet.exists():
         return f"{parquet.name} is missing"
     if meta is None:
-        return f"{sidecar.name} is missing or cannot be read"
+        return f"{sidecar.name} is missing, cannot be read or was altered"
     if meta.get("processed_version") != PROCESSED_VERSION:
         return f"processing changed (version {meta.get('processed_version')} → {PROCESSED_VERSION})"
     # The size is asked first: it is free, and tells a file that was cut off.
@@ -225,14 +228,32 @@ def _fault(parquet: Path, sidecar: Path, meta: dict[str, Any] | None) -> str | N
     return None
 
 
+def _write_sidecar(sidecar: Path, meta: dict[str, Any]) -> None:
+    write_json(sidecar, {**meta, _OWN_HASH: _hash_of(meta)})
+
+
+def _hash_of(meta: dict[str, Any]) -> str:
+    """Return a SHA-256 over an account without its own hash: a digit that flips in it would be believed otherwise."""
+    content = {name: value for name, value in meta.items() if name != _OWN_HASH}
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
 def _read_sidecar(sidecar: Path) -> dict[str, Any] | None:
-    """Return the account, None where there is none that can be read."""
+    """Return the account, None where there is none that can be read and is as it was written."""
     try:
         meta = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         # Both count as not there: the file is made again, or its absence is reported by the caller.
         return None
-    return meta if isinstance(meta, dict) and _is_complete(meta) else None
+    return meta if isinstance(meta, dict) and _is_complete(meta) and _is_unaltered(meta) else None
+
+
+def _is_unaltered(meta: dict[str, Any]) -> bool:
+    try:
+        return meta.get(_OWN_HASH) == _hash_of(meta)
+    except ValueError:
+        return False  # an infinite number, which no account of ours holds
 
 
 def _is_complete(meta: dict[str, Any]) -> bool:

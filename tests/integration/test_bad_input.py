@@ -537,6 +537,31 @@ def test_a_later_stage_without_its_parent_says_how_to_train_it(place):
     assert not place.models.exists()
 
 
+def test_the_model_before_a_damaged_one_is_used_and_report_message_and_exit_code_say_so(copy):
+    """Refusing alone would leave a trader without any figure; a worse model in silence would be worse still."""
+    better = copy.models / f"{SYMBOL}_final_model.pth"
+    for end in ("", ".json"):
+        shutil.copy(f"{model_of(copy)}{end}", f"{better}{end}")
+    flip_a_bit(better)
+    report = copy.root / "r.txt"
+    done = copy.backtest("--symbols", SYMBOL, "--report-file", str(report))
+    refused(
+        done, DATA, f"{SYMBOL}_final_model.pth is refused: it was altered", f"{SYMBOL}_ppo_stage1.pth is used instead"
+    )
+    said = f"WARNING  {SYMBOL}_final_model.pth CANNOT BE USED, {SYMBOL}_ppo_stage1.pth IS USED INSTEAD."
+    assert said in report.read_text()
+
+
+def test_a_processed_file_with_a_flipped_bit_is_made_again_before_training_and_that_is_said(copy):
+    path = copy.processed / f"{SYMBOL}.parquet"
+    whole = path.read_bytes()
+    flip_a_bit(path)
+    done = copy.train("--symbols", SYMBOL, "--dry-run")
+    assert done.code == 0
+    assert f"{SYMBOL}: reprocessed: {SYMBOL}.parquet is not the file that {SYMBOL}.json describes" in done.out
+    assert path.read_bytes() == whole
+
+
 def test_a_damaged_processed_file_is_refused_with_the_command_that_makes_it_anew(copy):
     cut_off(copy.processed / f"{SYMBOL}.parquet")
     done = copy.backtest("--symbols", SYMBOL)

@@ -64,18 +64,23 @@ def backtest(options: argparse.Namespace) -> int:
         if options.process_data:
             symbols = _process(symbols, known, book, options, console)
         done: list[tuple[SymbolResult, Bars]] = []
+        with_model = 0
         for symbol in symbols:
             try:
-                found = best_available(options.models_dir, symbol, options.stage)
+                found = best_available(
+                    options.models_dir,
+                    symbol,
+                    options.stage,
+                    on_refused=lambda error, symbol=symbol: console.problem(symbol, error),
+                )
+                with_model += 1
                 instrument = instrument_of(symbol, book, known.raw)
                 if not options.dry_run:
                     done.append(_backtest_symbol(symbol, found, instrument, options, config))
             except StagegateError as error:
                 console.problem(symbol, error)
         if options.dry_run:
-            console.result(
-                f"Dry run: {counted(len(symbols) - len(console.problems), 'symbol')} would be tested; nothing was."
-            )
+            console.result(f"Dry run: {counted(with_model, 'symbol')} would be tested; nothing was.")
         elif done:
             _report(done, options, console)
     if console.problems:
