@@ -27,7 +27,7 @@ class Found:
     checkpoint: Checkpoint
     """Its verified content."""
     headline: str
-    """A warning for the top of every report: no gate was passed, or a better model's file cannot be used. Else empty."""
+    """A warning for the top of every report: no gate was passed, or a better file cannot be used. Else empty."""
 
 
 def has_model(models_dir: Path | str, symbol: str) -> bool:

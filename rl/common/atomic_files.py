@@ -1,8 +1,8 @@
 """Files that are complete or absent, whenever the process or the machine stops.
 
 A file is written beside its target under a name nobody reads, flushed to the disk, and renamed over the
-target in one step. The folder is flushed too, since the rename itself lives there. A disk that refuses is a `StorageError`
-that names the file and the way out; the older file is intact then.
+target in one step. The folder is flushed too, since the rename itself lives there. A disk that refuses is a
+`StorageError` that names the file and the way out; the older file is intact then.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ def require_writable(folder: Path | str, option: str) -> None:
         finally:
             _remove_half_written(probe)
     except OSError as error:
-        remedy = "Make room on its disk" if error.errno in _NO_ROOM else "Make it a folder that can be written to"
+        remedy = (
+            "Make room on its disk" if error.errno in _NO_ROOM else "Make it a folder that can be written to"
+        )
         raise StorageError(
             f"{folder} cannot be written to: {error.strerror or error}.\n"
             f"  {remedy}, or choose another one with {option}."

@@ -121,7 +121,9 @@ def process(
     if reason is None and stale.meta is not None:
         if stale.has_moved:
             # Noting the new time makes the next question cheap again.
-            _write_sidecar(sidecar, stale.meta | {"raw": _raw_entry(raw_path, before, stale.meta["data_hash"])})
+            _write_sidecar(
+                sidecar, stale.meta | {"raw": _raw_entry(raw_path, before, stale.meta["data_hash"])}
+            )
         return _outcome(symbol, "unchanged", stale.meta, begun)
     is_first = not parquet.exists() and not sidecar.exists()
     data_hash = sha256_of(raw_path)

@@ -35,6 +35,7 @@ from rl.stages.symbol_data import SymbolData
 IN_TRAINING = "in_training"
 """Folder for the best model so far of a stage that is still being trained."""
 
+
 def checkpoint_of(
     data: SymbolData,
     plan: Plan,

@@ -546,7 +546,10 @@ def test_the_model_before_a_damaged_one_is_used_and_report_message_and_exit_code
     report = copy.root / "r.txt"
     done = copy.backtest("--symbols", SYMBOL, "--report-file", str(report))
     refused(
-        done, DATA, f"{SYMBOL}_final_model.pth is refused: it was altered", f"{SYMBOL}_ppo_stage1.pth is used instead"
+        done,
+        DATA,
+        f"{SYMBOL}_final_model.pth is refused: it was altered",
+        f"{SYMBOL}_ppo_stage1.pth is used instead",
     )
     said = f"WARNING  {SYMBOL}_final_model.pth CANNOT BE USED, {SYMBOL}_ppo_stage1.pth IS USED INSTEAD."
     assert said in report.read_text()

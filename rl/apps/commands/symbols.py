@@ -118,7 +118,7 @@ def bring_up_to_date(
 
     A symbol whose raw file is bad is reported and left out; the others go on.
     """
-    # A folder that cannot be written to is refused where something has to be written only: its files may all be current.
+    # A folder that cannot be written to is refused only where something has to be: its files may all be current.
     sweep_stray_files(processed_dir)
     ready = []
     for symbol in symbols:

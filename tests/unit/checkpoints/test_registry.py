@@ -203,7 +203,9 @@ def test_a_damaged_model_and_none_that_passed_are_both_in_the_headline(tmp_path)
     altered(keep(tmp_path, "final"))
     found = best_available(tmp_path, "Nifty_2", on_refused=lambda _: None)
     assert found.headline.startswith("Nifty_2_final_model.pth CANNOT BE USED")
-    assert found.headline.endswith("NO GATE WAS PASSED: this is the ppo model of Nifty_2, and its verdict is FAIL.")
+    assert found.headline.endswith(
+        "NO GATE WAS PASSED: this is the ppo model of Nifty_2, and its verdict is FAIL."
+    )
 
 
 def test_the_model_that_was_replaced_is_named_as_a_way_back_where_it_is_whole(tmp_path):

@@ -235,7 +235,7 @@ def test_a_disk_without_room_keeps_the_old_file_and_says_what_to_do(tmp_path):
 
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "models").write_text("x")
-    with pytest.raises(StorageError, match="Make .*models a folder that can be written to"):
+    with pytest.raises(StorageError, match=r"Make .*models a folder that can be written to"):
         write_text(tmp_path / "models" / "a.txt", "x")
     with pytest.raises(StorageError, match="choose another one with --models-dir"):
         require_writable(tmp_path / "models", "--models-dir")
