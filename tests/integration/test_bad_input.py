@@ -151,7 +151,7 @@ def test_too_few_bars_to_split_are_refused_with_what_is_needed(place):
     place.synth(SYMBOL, sessions=10)
     done = place.train("--symbols", SYMBOL)
     refused(done, DATA, "1,870 bars are too few to split", "at least 2 sessions and 20 bars", "Add data")
-    assert not place.models.exists()
+    assert not list(place.models.rglob("*.pth*"))
 
 
 def test_two_files_of_one_symbol_are_refused_by_name(place):
@@ -467,7 +467,7 @@ def test_a_backtest_without_any_model_says_how_to_train_one(place):
     named = place.backtest("--symbols", SYMBOL, "--process-data")
     refused(named, DATA, f"No checkpoint for {SYMBOL}", f"{SYMBOL}_final_model.pth", f"--symbols {SYMBOL}")
     refused(place.backtest(), DATA, f"has a model in {place.models}", "python run_training.py --symbols all")
-    assert not place.models.exists()
+    assert not list(place.models.rglob("*.pth*"))
 
 
 def test_a_stage_that_was_not_trained_is_not_replaced_by_another(trained):
@@ -534,7 +534,7 @@ def test_a_later_stage_without_its_parent_says_how_to_train_it(place):
     refused(
         done, USAGE, "has no model of stage 2 (moe) to start from", f"--symbols {SYMBOL} --stages moe maml"
     )
-    assert not place.models.exists()
+    assert not list(place.models.rglob("*.pth*"))
 
 
 def test_the_model_before_a_damaged_one_is_used_and_report_message_and_exit_code_say_so(copy):
