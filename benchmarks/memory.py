@@ -61,9 +61,14 @@ SMALL = (
     # Nothing is asked for, and there are too few sessions for a verdict: every stage is trained whatever it earns.
     "evidence.min_sessions=1000",
     *(
-        f"training_sequence.{stage}.success_criteria.{criterion}"
-        for stage in ("stage_1_ppo", "stage_2_moe")
-        for criterion in ("min_win_rate=0.0", "min_profit_factor=0.0", "max_drawdown=1.0")
+        f"{place}.{criterion}"
+        for place in (
+            "training_sequence.stage_1_ppo.success_criteria",
+            "training_sequence.stage_2_moe.success_criteria",
+            "progression_rules.advancement_criteria.stage_1_to_2",
+            "progression_rules.advancement_criteria.stage_2_to_3",
+        )
+        for criterion in ("min_win_rate=0.0", "min_profit_factor=0.0")
     ),
 )
 
