@@ -50,7 +50,8 @@ from rl.algorithms.adaptation import (
     policy_batch,
     require_finite,
 )
-from rl.common.errors import CheckpointError, ConfigError, StagegateError
+from rl.algorithms.ppo import MOST_ROLLED_BACK
+from rl.common.errors import CheckpointError, ConfigError, StagegateError, TrainingDivergedError
 from rl.common.seeding import generator
 
 ENGINES = ("native", "learn2learn")
@@ -512,6 +513,9 @@ class MAML:
         self.iteration = 0
         self.kl_coef = config.kl_coef
         self.history: list[dict[str, float]] = []
+        self.rolled_back = 0
+        """Iterations rolled back so far because a number was not finite."""
+        self._rolled_back_in_a_row = 0
         self._path = _path_of(config.engine)
         self._functional = FunctionalPolicy(policy)
         self._parameters: Parameters = dict(policy.named_parameters())
@@ -547,11 +551,14 @@ class MAML:
                 1), loss, query_loss, value_loss, auxiliary_loss, support_reward (before adaptation), query_reward
                 (after, on other data), adaptation_kl, kl_to_sampling, kl_coef, entropy_before, entropy_after,
                 policy_grad_norm, critic_grad_norm, step_size_grad_norm (before clipping),
-                step_size_min, step_size_median, step_size_max. Rewards are per step.
+                step_size_min, step_size_median, step_size_max, and rolled_back: the iterations rolled back so
+                far. Rewards are per step. An iteration in which a number was not finite is rolled back: everything
+                learned is as before it, and its record holds the step sizes only.
             should_stop: Asked before each iteration.
 
         Raises:
-            TrainingDivergedError: If a number is not finite; names iteration and tensor.
+            TrainingDivergedError: If in `MOST_ROLLED_BACK` iterations in a row a number was not finite; names
+                iteration and tensor of the last. The parameters are those of before.
         """
         if iterations is None:
             iterations = max(0, self.config.iterations - self.iteration)
@@ -582,11 +589,10 @@ class MAML:
             {
                 "iteration": self.iteration,
                 "seed": self.seed,
-                "kl_coef": self.kl_coef,
-                "parameters": detached(self._parameters),
-                "log_step_sizes": detached(self.log_step_sizes),
-                "optimizer": self._optimizer.state_dict(),
+                **self._learned(),
                 "history": self.history,
+                "rolled_back": self.rolled_back,
+                "rolled_back_in_a_row": self._rolled_back_in_a_row,
             }
         )
 
@@ -604,16 +610,50 @@ class MAML:
                 "  Use the saved seed."
             )
         state = copy.deepcopy(dict(state))
-        with torch.no_grad():
-            for name, tensor in self._parameters.items():
-                tensor.copy_(state["parameters"][name])
-            for name, tensor in self.log_step_sizes.items():
-                tensor.copy_(state["log_step_sizes"][name])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.iteration, self.kl_coef, self.history = state["iteration"], state["kl_coef"], state["history"]
+        self._restore(state)
+        self.iteration, self.history = state["iteration"], state["history"]
+        self.rolled_back = state["rolled_back"]
+        self._rolled_back_in_a_row = state["rolled_back_in_a_row"]
 
     def _iterate(self) -> dict[str, float]:
-        """Do one outer update: draw tasks, adapt to each, judge, move the start and the step sizes."""
+        """Do one outer update, or roll it back where a number is not finite."""
+        before = copy.deepcopy(self._learned())
+        try:
+            record = self._whole_iteration()
+            self._rolled_back_in_a_row = 0
+        except TrainingDivergedError as error:
+            self._restore(before)
+            self.rolled_back += 1
+            self._rolled_back_in_a_row += 1
+            if self._rolled_back_in_a_row >= MOST_ROLLED_BACK:
+                raise TrainingDivergedError(
+                    f"{MOST_ROLLED_BACK} meta-iterations in a row were rolled back; the last one:\n{error}"
+                ) from error
+            # Its other figures are left out: there are none, and a model's metrics hold finite numbers only.
+            record = {"iteration": self.iteration + 1, "kl_coef": self.kl_coef, **self._step_size_record()}
+        # The next one draws other tasks, whose streams are named by the number of the iteration.
+        self.iteration += 1
+        return {**record, "rolled_back": float(self.rolled_back)}
+
+    def _learned(self) -> dict[str, Any]:
+        return {
+            "kl_coef": self.kl_coef,
+            "parameters": detached(self._parameters),
+            "log_step_sizes": detached(self.log_step_sizes),
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def _restore(self, learned: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            for name, tensor in self._parameters.items():
+                tensor.copy_(learned["parameters"][name])
+            for name, tensor in self.log_step_sizes.items():
+                tensor.copy_(learned["log_step_sizes"][name])
+        self._optimizer.load_state_dict(learned["optimizer"])
+        self.kl_coef = learned["kl_coef"]
+
+    def _whole_iteration(self) -> dict[str, float]:
+        """Draw tasks, adapt to each, judge, move the start and the step sizes."""
         config = self.config
         # 1. Tasks. Each has a stream of its own, so what one task draws never moves another.
         tasks = self._draw_tasks()
@@ -642,7 +682,6 @@ class MAML:
         # 4. Keep the outer update near the sampling policies.
         if config.outer_epochs > 1:
             self.kl_coef *= _kl_factor(record["kl_to_sampling"], config.kl_target)
-        self.iteration += 1
         return record
 
     def _draw_tasks(self) -> list[Task]:

@@ -180,6 +180,10 @@ class _Means:
         return {name: total / self.count for name, total in self.sums.items()}
 
 
+MOST_ROLLED_BACK = 3
+"""Updates in a row that may be rolled back; one is bad luck, so many are a fault that trying again does not mend."""
+
+
 class PPO:
     """Policy optimisation with a clipped ratio (Schulman et al. 2017, arXiv:1707.06347, algorithm 1).
 
@@ -225,6 +229,9 @@ class PPO:
         self.steps = 0
         self.updates = 0
         self.episodes = 0
+        self.rolled_back = 0
+        """Updates rolled back so far because a number was not finite."""
+        self._rolled_back_in_a_row = 0
         self._seed = seed
         self._auxiliary_loss = auxiliary_loss
         self._schedule = config.learning_rate_schedule()
@@ -253,11 +260,14 @@ class PPO:
                 (before clipping) and what an auxiliary loss reports; `explained_variance` of the critic
                 before the update; `learning_rate`; `epochs_done`; `episode_return` and `episode_length`,
                 means over the episodes that ended in this rollout, nan if none did; `episodes_ended`, their
-                number; `episodes`, ended so far; `steps_per_second` of wall time.
+                number; `episodes`, ended so far; `steps_per_second` of wall time; `rolled_back`, the updates
+                rolled back so far. An update in which a number was not finite is rolled back: weights and
+                optimiser are as before it, all lanes begin new episodes, and its other figures are nan.
             should_stop: Asked after every update; True ends the call. `state` may then be saved.
 
         Raises:
-            TrainingDivergedError: If a reward, loss, gradient or weight is not finite; names step and tensor.
+            TrainingDivergedError: If in `MOST_ROLLED_BACK` updates in a row an observation, reward, loss, gradient
+                or weight was not finite; names step and tensor of the last. The weights are those of before.
         """
         history: list[Metrics] = []
         was_stopped = False
@@ -270,7 +280,49 @@ class PPO:
         return TrainResult(steps=self.steps, updates=self.updates, was_stopped=was_stopped, metrics=history)
 
     def _update(self, total_steps: int) -> Metrics:
+        """Do one update, or roll it back where a number is not finite."""
         began = time.perf_counter()
+        before, done = self._adam.state(), self.steps
+        try:
+            metrics = self._whole_update(total_steps)
+            self._rolled_back_in_a_row = 0
+        except TrainingDivergedError as error:
+            metrics = self._roll_back(before, done, error)
+        self.updates += 1
+        taken = self.steps - done
+        return {
+            "update": self.updates,
+            "steps": self.steps,
+            **metrics,
+            "episodes": self.episodes,
+            "rolled_back": self.rolled_back,
+            "steps_per_second": taken / max(time.perf_counter() - began, 1e-9),
+        }
+
+    def _roll_back(self, before: dict[str, Tensor | int], done: int, error: TrainingDivergedError) -> Metrics:
+        """Put back what an update changed; return its figures, or stop after too many in a row."""
+        self._adam.load_state(before)
+        # The steps are spent, so that training ends where it would have. Draws go on: the same ones would end alike.
+        self.steps = done + self.config.rollout_steps * self.envs.num_envs
+        # What made the number may be in a lane, and would still be there.
+        self._observations = None
+        self.rolled_back += 1
+        self._rolled_back_in_a_row += 1
+        if self._rolled_back_in_a_row >= MOST_ROLLED_BACK:
+            raise TrainingDivergedError(
+                f"{MOST_ROLLED_BACK} updates in a row were rolled back; the last one:\n{error}"
+            ) from error
+        names = (
+            *TERMS,
+            "gradient_norm",
+            "explained_variance",
+            "learning_rate",
+            "episode_return",
+            "episode_length",
+        )
+        return {**dict.fromkeys(names, math.nan), "epochs_done": 0, "episodes_ended": 0}
+
+    def _whole_update(self, total_steps: int) -> Metrics:
         # 1. Act.
         batch = self._collect()
         taken = batch.actions.size
@@ -285,11 +337,8 @@ class PPO:
         figures, epochs_done = self._learn(transitions, learning_rate)
         if not bool(torch.isfinite(self._adam.weights).all()):
             raise self._diverged({name: value.detach() for name, value in self.policy.named_parameters()})
-        self.updates += 1
         ended = len(batch.episode_returns)
         return {
-            "update": self.updates,
-            "steps": self.steps,
             **figures,
             "explained_variance": explained,
             "learning_rate": learning_rate,
@@ -297,8 +346,6 @@ class PPO:
             "episode_return": float(batch.episode_returns.mean()) if ended else math.nan,
             "episode_length": float(batch.episode_lengths.mean()) if ended else math.nan,
             "episodes_ended": ended,
-            "episodes": self.episodes,
-            "steps_per_second": taken / max(time.perf_counter() - began, 1e-9),
         }
 
     def _collect(self) -> RolloutBatch:
@@ -423,8 +470,8 @@ class PPO:
         return TrainingDivergedError(
             f"Update {self.updates + 1}, at environment step {self.steps}: {sick[0] if sick else 'a sum'} is "
             "not finite.\n"
-            f"  Not finite: {', '.join(sick) or 'only the norm over all tensors'}. The weights of this run "
-            "cannot be used; go back to the last saved state.\n"
+            f"  Not finite: {', '.join(sick) or 'only the norm over all tensors'}. The weights are those of before "
+            "this update.\n"
             "  Usual causes: learning_rate or max_grad_norm too high, rewards of very different sizes."
         )
 
@@ -442,6 +489,8 @@ class PPO:
             "steps": self.steps,
             "updates": self.updates,
             "episodes": self.episodes,
+            "rolled_back": self.rolled_back,
+            "rolled_back_in_a_row": self._rolled_back_in_a_row,
             "action_rng": state_of(self._action_rng),
             "order_rng": state_of(self._order_rng),
             "observations": torch.tensor(self._observations) if has_begun else None,
@@ -467,6 +516,8 @@ class PPO:
         self.steps = int(state["steps"])
         self.updates = int(state["updates"])
         self.episodes = int(state["episodes"])
+        self.rolled_back = int(state["rolled_back"])
+        self._rolled_back_in_a_row = int(state["rolled_back_in_a_row"])
         self._action_rng = restored(state["action_rng"])
         self._order_rng = restored(state["order_rng"])
         self._observations = None

@@ -146,7 +146,7 @@ def _require_finite(name: str, values: np.ndarray, step: int) -> None:
     lane = int(np.argwhere(~np.isfinite(values))[0][0])
     raise TrainingDivergedError(
         f"Environment step {step}, lane {lane}: {name} holds {values[lane]}, which is not finite.\n"
-        "  Training stopped before it reached the weights. Check the environment and its data at this step."
+        "  It did not reach the weights. Check the environment and its data at this step."
     )
 
 

@@ -238,6 +238,12 @@ def _replay(
         raise StagegateError(
             f"the policy's output at bar {start - 1 - done} is not a number; no action can be taken from it"
         )
+    sick = np.flatnonzero(~np.isfinite(equity[1 : done + 1]) | ~np.isfinite(rewards[:done]))
+    if len(sick):
+        raise StagegateError(
+            f"the account at bar {start + 1 + int(sick[0])} is not finite: equity {equity[1 + sick[0]]}, reward "
+            f"{rewards[sick[0]]}; check the bars there"
+        )
     equity[done + 1 :] = equity[done]
     held[done + 1 :] = 0.0
     return Replay(
@@ -279,7 +285,7 @@ def replay_policy(
         capital: Starting capital.
 
     Raises:
-        StagegateError: The network's output is not finite; the bar is named.
+        StagegateError: The network's output or the account is not finite; the bar is named.
     """
     expected = market.feature_count + ACCOUNT_FEATURES
     if policy.observations != expected or policy.actions != ACTION_COUNTS[scheme]:

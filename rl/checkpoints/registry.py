@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rl.checkpoints.checkpoint import STAGES, Checkpoint, load_checkpoint, stage_file
@@ -12,6 +12,10 @@ from rl.common.errors import CheckpointError, UsageError, nearest
 
 ORDER = ("final", "maml", "moe", "ppo")
 """Stages in the order in which their models are preferred."""
+
+
+RETIRED = "retired"
+"""Folder for the files of earlier runs that a newer run has replaced or made obsolete."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +27,7 @@ class Found:
     checkpoint: Checkpoint
     """Its verified content."""
     headline: str
-    """A warning for the top of every report: no gate was passed. Empty for a model that passed."""
+    """A warning for the top of every report: no gate was passed, or a better file cannot be used. Else empty."""
 
 
 def has_model(models_dir: Path | str, symbol: str) -> bool:
@@ -31,20 +35,29 @@ def has_model(models_dir: Path | str, symbol: str) -> bool:
     return any((Path(models_dir) / stage_file(symbol, stage)).exists() for stage in STAGES)
 
 
-def best_available(models_dir: Path | str, symbol: str, stage: str = "best") -> Found:
+def best_available(
+    models_dir: Path | str,
+    symbol: str,
+    stage: str = "best",
+    *,
+    on_refused: Callable[[CheckpointError], None] | None = None,
+) -> Found:
     """Return the best model of a symbol: final, maml, moe, ppo, the first that exists and passed its gate.
 
     If none passed, the first that exists, with a headline that says so. A file that is damaged, altered, or
-    of another symbol or stage than its name says is refused instead of skipped: a worse model in its place
-    would go unnoticed.
+    of another symbol or stage than its name says is never used. Nor is it skipped in silence, for a worse model
+    in its place would go unnoticed: it ends the search, or, for a caller who tells the user, is told and named
+    in the headline, and the search goes on.
 
     Args:
         models_dir: Folder of the checkpoints.
         symbol: The symbol to trade.
         stage: "best", or one of ppo, moe, maml, final for that model and no other.
+        on_refused: Told of a file that cannot be used, when another one is used in its place. None: raised.
 
     Raises:
-        CheckpointError: If there is none, or one that was looked at cannot be used.
+        CheckpointError: If there is none, or none that can be used, or one that was looked at cannot be and nobody
+            is there to be told.
         UsageError: If the symbol or stage cannot be one.
     """
     if stage != "best" and stage not in ORDER:
@@ -56,16 +69,47 @@ def best_available(models_dir: Path | str, symbol: str, stage: str = "best") -> 
     present = [name for name in stages if os.path.lexists(paths[name])]
     if not present:
         raise _nothing_found(folder, symbol, [path.name for path in paths.values()])
-    fallback: Found | None = None
+    chosen: Found | None = None
+    refused: list[tuple[Path, CheckpointError]] = []
     for name in present:
-        checkpoint = load_checkpoint(paths[name])
-        _check_identity(paths[name], checkpoint, symbol, name)
+        try:
+            checkpoint = load_checkpoint(paths[name])
+            _check_identity(paths[name], checkpoint, symbol, name)
+        except CheckpointError as error:
+            if on_refused is None:
+                raise
+            refused.append((paths[name], error))
+            continue
         if checkpoint.passed:
-            return Found(path=paths[name], checkpoint=checkpoint, headline="")
-        if fallback is None:
-            fallback = Found(path=paths[name], checkpoint=checkpoint, headline=_headline(checkpoint, stage))
-    assert fallback is not None
-    return fallback
+            chosen = Found(path=paths[name], checkpoint=checkpoint, headline="")
+            break
+        if chosen is None:
+            chosen = Found(path=paths[name], checkpoint=checkpoint, headline=_headline(checkpoint, stage))
+    if chosen is None:
+        raise refused[0][1]
+    for path, error in refused:
+        assert on_refused is not None, "without anybody to tell, the first one was raised"
+        on_refused(_replaced(path, error, chosen.path))
+    lost = [f"{path.name} CANNOT BE USED, {chosen.path.name} IS USED INSTEAD." for path, _ in refused]
+    return replace(chosen, headline=" ".join([*lost, chosen.headline]).strip())
+
+
+def _replaced(path: Path, error: CheckpointError, used: Path) -> CheckpointError:
+    text = f"{error}\n  {used.name} is used instead."
+    if kept := _newest_kept(path):
+        text += f" An earlier {path.name} is kept as {kept}; copied back with its .json, it is used again."
+    return CheckpointError(text)
+
+
+def _newest_kept(path: Path) -> Path | None:
+    """Return the newest usable model of this name that a later run replaced or made obsolete."""
+    for kept in sorted((path.parent / RETIRED).glob(f"*/{path.name}"), reverse=True):
+        try:
+            load_checkpoint(kept)
+        except CheckpointError:
+            continue  # what is no better than the damaged one is no help
+        return kept
+    return None
 
 
 def require_compatible(

@@ -28,6 +28,12 @@ DATA = 4
 GATE_STOPPED = 5
 """The work was done and a gate said no; this is a result, not a fault."""
 
+LOCKED = 6
+"""Another run is at work on the same symbol; nothing was changed."""
+
+STORAGE = 7
+"""A disk is full or a file cannot be written; what was there before is intact."""
+
 INTERRUPTED = 130
 """Ctrl-C: 128 + SIGINT, as shells count."""
 
@@ -69,6 +75,18 @@ class CheckpointError(StagegateError):
     """A model file is missing, damaged, altered, or does not fit what was asked."""
 
     exit_code = DATA
+
+
+class LockedError(StagegateError):
+    """Another process trains this symbol into the same folder; wait for it, or choose another folder."""
+
+    exit_code = LOCKED
+
+
+class StorageError(StagegateError):
+    """A file could not be written; the message names the folder, and what was there before is intact."""
+
+    exit_code = STORAGE
 
 
 class TrainingDivergedError(StagegateError):

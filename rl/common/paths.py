@@ -15,7 +15,8 @@ LONGEST_SYMBOL = 100
 """Names of 255 bytes are the most file systems take; stage, date and the ending of a temporary file follow."""
 
 _DEVICES = re.compile(r"(CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9])(\..*)?", re.IGNORECASE)
-"""Names Windows gives to devices, whatever ending follows: what is written there is gone. Elsewhere CON.DE is a stock."""
+"""Names Windows gives to devices, whatever ending follows: what is written there is gone. Elsewhere CON.DE is one
+of a stock."""
 
 
 def checked_symbol(text: str) -> str:

@@ -10,6 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rl.common.atomic_files import append_all, storage_errors
+from rl.common.errors import StorageError
+
 _OURS = ("time", "event")
 
 
@@ -21,14 +24,17 @@ class RunLog:
     """
 
     def __init__(self, path: Path | str) -> None:
-        """Open `path` for appending, making its folder where it is missing."""
+        """Open `path` for appending, making its folder where it is missing.
+
+        Raises:
+            StorageError: If it cannot be made or written to.
+        """
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        torn = _ends_mid_line(self.path)
-        # Unbuffered, one write per line: a crash loses nothing, and two processes do not mix their lines.
-        self._file = self.path.open("ab", buffering=0)
-        if torn:
-            self._file.write(b"\n")
+        with storage_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._torn = _ends_mid_line(self.path)
+            # Unbuffered, one write per line: a crash loses nothing, and two processes do not mix their lines.
+            self._file = self.path.open("ab", buffering=0)
 
     def event(self, name: str, /, **fields: Any) -> str:
         """Append one event and return the line that was written, without its end.
@@ -42,6 +48,7 @@ class RunLog:
         Raises:
             ValueError: If the log is closed, or a field is named `time` or `event`.
             TypeError: If a field cannot be written as JSON.
+            StorageError: If the disk refuses; earlier lines are intact, and a later one starts on its own line.
         """
         for ours in _OURS:
             if ours in fields:
@@ -49,7 +56,15 @@ class RunLog:
         record = {"time": datetime.now(UTC).isoformat(timespec="microseconds"), "event": name}
         record.update((key, _plain(value)) for key, value in fields.items())
         line = json.dumps(record, allow_nan=False, ensure_ascii=False)
-        self._file.write(line.encode("utf-8") + b"\n")
+        data = line.encode("utf-8") + b"\n"
+        try:
+            with storage_errors(self.path):
+                # Where the last line was cut off, this one does not become its tail.
+                append_all(self._file.fileno(), b"\n" + data if self._torn else data)
+            self._torn = False
+        except StorageError:
+            self._torn = _ends_mid_line(self.path)
+            raise
         return line
 
     def close(self) -> None:

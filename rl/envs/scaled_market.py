@@ -48,7 +48,17 @@ def scaled_market(
     bars: Bars, table: FeatureTable, names: Sequence[str], scaler: FeatureScaler
 ) -> MarketArrays:
     """Return the kernel's arrays of one symbol with the named features scaled by a fitted scaler."""
-    values = scaler.transform(chosen_columns(table, names, bars.symbol))
+    chosen = chosen_columns(table, names, bars.symbol)
+    # Before the scaler, whose clip would make an ordinary number of an infinite one.
+    sick = ~np.isfinite(chosen) & table.usable[:, None]
+    if sick.any():
+        row, column = (int(place) for place in np.argwhere(sick)[0])
+        raise DataError(
+            f"{bars.symbol}, bar {row} (label {bars.label[row]}): the feature {names[column]} is "
+            f"{chosen[row, column]}, which is not finite ({int(sick.any(axis=1).sum())} such bars).\n"
+            "  Correct the raw file and process it again."
+        )
+    values = scaler.transform(chosen)
     # Rows before the features are defined carry no information; the kernel lets nothing be held there.
     values[~table.usable] = 0.0
     return market_arrays(bars, values, table.usable, table.atr)

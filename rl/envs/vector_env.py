@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -201,7 +202,8 @@ class VectorTradingEnv(gymnasium.vector.VectorEnv):
             uniforms: A number in [0, 1) for each action. (T, N)
 
         Raises:
-            TrainingDivergedError: If a logit is not finite, so that no action can be drawn.
+            TrainingDivergedError: If a logit is not finite, so that no action can be drawn, or an observation or reward
+                is not.
         """
         steps, width = len(uniforms), self._obs.shape[1]
         done = room_for(steps, self.num_envs, width, self._masks.shape[1])
@@ -248,6 +250,15 @@ class VectorTradingEnv(gymnasium.vector.VectorEnv):
                 f"No action could be drawn at step {reached + 1} of {steps}: the policy's logits are not finite.\n"
                 "  Its weights or the features at hand hold nan or infinite numbers."
             )
+        # An infinite observation drives hidden units to 1 and leaves logits that look sound. A sum in float64 is finite
+        # where every float32 is.
+        for name, numbers in (("observation", done.reached), ("reward", done.rewards)):
+            if not math.isfinite(numbers.sum(dtype=np.float64)):
+                bar, lane = np.argwhere(~np.isfinite(numbers))[0][:2]
+                raise TrainingDivergedError(
+                    f"Step {bar + 1} of {steps}, account {lane}: the {name} is not finite.\n"
+                    "  Check the bars and features there."
+                )
         return done
 
     def accounts(self) -> np.ndarray:

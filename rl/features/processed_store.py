@@ -41,6 +41,7 @@ MOST_BARS = 1 << 26
 """Bars of one symbol: a century of minutes, twice over. A small file can claim more than any memory holds."""
 
 _OWN_HASH = "sha256_of_account"
+"""Key of an account that holds the SHA-256 of the rest of it."""
 
 FEATURE_PREFIX = "feature."
 """Sets a feature's column apart from the raw column of the same name (the user's own x_ columns are both)."""
@@ -257,7 +258,7 @@ def _fault(parquet: Path, sidecar: Path, meta: dict[str, Any] | None) -> str | N
     if not parquet.is_file():
         return f"{parquet.name} is not an ordinary file"
     if meta is None:
-        return f"{sidecar.name} is missing or cannot be read"
+        return f"{sidecar.name} is missing, cannot be read or was altered"
     if meta.get("processed_version") != PROCESSED_VERSION:
         return f"processing changed (version {meta.get('processed_version')} → {PROCESSED_VERSION})"
     if meta.get("symbol") != parquet.name.removesuffix(".parquet"):
@@ -270,7 +271,7 @@ def _fault(parquet: Path, sidecar: Path, meta: dict[str, Any] | None) -> str | N
 
 
 def _read_sidecar(sidecar: Path) -> dict[str, Any] | None:
-    """Return the account, None where there is none that can be read."""
+    """Return the account, None where there is none that can be read and is as it was written."""
     try:
         text = read_plain_file(sidecar, LARGEST_ACCOUNT_BYTES)
         meta = json.loads(text)

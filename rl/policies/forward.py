@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rl.common.compiled import njit
-from rl.common.errors import ConfigError
+from rl.common.errors import ConfigError, TrainingDivergedError
 from rl.policies.spec import checked_spec, parameter_count, value_hidden
 
 MLP = 0
@@ -97,12 +97,20 @@ def pack_weights(spec: dict[str, Any], weights: np.ndarray) -> PackedPolicy:
 
     Raises:
         ConfigError: If the spec is not sound or the number of weights is not its own.
+        TrainingDivergedError: If a weight is not finite.
     """
     spec = checked_spec(spec)
     weights = np.ascontiguousarray(weights, dtype=np.float32)
     if weights.shape != (parameter_count(spec),):
         raise ConfigError(
             f"The policy spec asks for {parameter_count(spec)} weights, but {weights.shape} were given."
+        )
+    # An infinite weight would drive a hidden unit to 1 and leave logits that look sound.
+    if not np.isfinite(weights).all():
+        bad = np.flatnonzero(~np.isfinite(weights))
+        raise TrainingDivergedError(
+            f"{len(bad)} of {len(weights)} weights are not finite, the first at position {bad[0]}; nothing can act by "
+            "them. Go back to the model before."
         )
     inputs, actions = spec["observations"], spec["actions"]
     is_mixture = spec["encoder"] == "mixture"

@@ -252,7 +252,6 @@ def _now() -> str:
 def write_reports(paths: Sequence[Path], results: Sequence[SymbolResult], portfolio: dict[str, Any]) -> None:
     """Write the report to every path, in the format its ending names."""
     for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".json":
             write_json(path, json_report(results, portfolio))
         else:
@@ -289,5 +288,4 @@ def write_actions(path: Path, results: Sequence[tuple[SymbolResult, Bars]]) -> N
             value = float(position[step]) if np.isfinite(position[step]) else 0.0
             names = (csv_text(result.symbol), csv_text(str(labels[step])))
             lines.writerow([*names, repr(value), filled[step], *left[step]])
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, buffer.getvalue())

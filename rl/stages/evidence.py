@@ -20,13 +20,15 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from rl.common.errors import DataError
+from rl.common.atomic_files import append_all, flush_folder, storage_errors
+from rl.common.errors import DataError, StorageError
 
 # A spread smaller than this share of the sums themselves is rounding: sums that are equal in truth.
 _ROUNDING = 1e-12
@@ -427,6 +429,7 @@ class EvidenceLedger:
 
         Raises:
             DataError: If the ledger is damaged.
+            StorageError: If the disk refuses; the ledger is as it was, and the look is not counted.
             ValueError: If a field cannot be written as JSON.
         """
         if not (symbol and window_hash and purpose):
@@ -526,9 +529,11 @@ class EvidenceLedger:
             return self._read(file)[0]
 
     @contextmanager
-    def _locked(self) -> Generator[BinaryIO]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+b") as file:
+    def _locked(self) -> Generator[FileIO]:
+        with storage_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            opened = self.path.open("a+b", buffering=0)
+        with opened as file:
             # Released when the file is closed, also by the death of the process.
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
@@ -576,24 +581,22 @@ class EvidenceLedger:
             if file.read(1) != b"\n":
                 # Closes the torn line, so that this one does not become its tail.
                 text = "\n" + text
-        file.write(text.encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-        if not size:
-            self._flush_folder()
+        try:
+            with storage_errors(self.path):
+                append_all(file.fileno(), text.encode() + b"\n")
+                os.fsync(file.fileno())
+                if not size:
+                    flush_folder(self.path.parent)
+        except StorageError:
+            # A full disk may have taken a part of the line. Nobody was given its number.
+            os.ftruncate(file.fileno(), size)
+            raise
 
     def _as_json(self, content: Mapping[str, Any]) -> str:
         try:
             return json.dumps(content, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ValueError(f"a line of {self.path} cannot be written as JSON: {error}") from error
-
-    def _flush_folder(self) -> None:
-        descriptor = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _note_torn(self, torn: list[tuple[int, bytes]]) -> None:
         for number, line in torn:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from rl.checkpoints.checkpoint import (
     stage_file,
     timestamped_name,
 )
+from rl.checkpoints.registry import RETIRED
+from rl.common.atomic_files import sha256_of, writing
 from rl.common.errors import CheckpointError
 from rl.stages.evaluation import iso_utc
 from rl.stages.family import what_is_wrong
@@ -33,9 +37,6 @@ from rl.stages.symbol_data import SymbolData
 
 IN_TRAINING = "in_training"
 """Folder for the best model so far of a stage that is still being trained."""
-
-RETIRED = "retired"
-"""Folder for the files of earlier runs that a newer run has made obsolete."""
 
 
 def checkpoint_of(
@@ -95,10 +96,23 @@ def checkpoint_of(
     )
 
 
-def write_model(models_dir: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint under its stage's name; complete or absent."""
-    models_dir.mkdir(parents=True, exist_ok=True)
+def write_model(
+    models_dir: Path, checkpoint: Checkpoint, on_kept: Callable[[Path], None] | None = None
+) -> Path:
+    """Write a checkpoint under its stage's name; complete or absent.
+
+    A model of another run that lies there is kept below `retired` first.
+
+    Args:
+        models_dir: Where models are.
+        checkpoint: What to write.
+        on_kept: Told where the model it replaces is kept, if there was one.
+    """
     path = models_dir / stage_file(checkpoint.symbol, checkpoint.stage)
+    if _is_plain_file(path) and _origin(path)[0] != checkpoint.trading.get("run"):
+        kept = _kept_aside(models_dir, path)
+        if on_kept is not None:
+            on_kept(kept)
     save_checkpoint(path, checkpoint)
     return path
 
@@ -109,7 +123,9 @@ def write_unjudged(models_dir: Path, checkpoint: Checkpoint) -> Path:
     It has no verdict and lies in a folder of its own, so that nothing takes it for a finished stage; see what it does
     with `run_backtest.py --models-dir models/in_training`.
     """
-    return write_model(models_dir / IN_TRAINING, checkpoint)
+    path = models_dir / IN_TRAINING / stage_file(checkpoint.symbol, checkpoint.stage)
+    save_checkpoint(path, checkpoint)
+    return path
 
 
 def forget_unjudged(models_dir: Path, symbol: str, stage: str) -> None:
@@ -119,6 +135,7 @@ def forget_unjudged(models_dir: Path, symbol: str, stage: str) -> None:
 
 def remove_model(path: Path) -> None:
     """Remove a model file and its sidecar, where they are there."""
+    # The weights first: a sidecar alone is no model, but weights without one are taken for a damaged model.
     for file in (path, sidecar_of(path)):
         file.unlink(missing_ok=True)
 
@@ -211,12 +228,46 @@ def retire_older_files(models_dir: Path, symbol: str, run_name: str, *, first_st
 
 
 def _moved_aside(models_dir: Path, path: Path) -> Path:
-    folder = models_dir / RETIRED / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in (path, sidecar_of(path)):
-        if os.path.lexists(file):
-            file.replace(folder / file.name)
+    if not _is_plain_file(path):
+        # A link or a folder under the name of a model: nothing of it is read.
+        folder = _retired_folder(models_dir, path)
+        folder.mkdir(parents=True)
+        return path.replace(folder / path.name)
+    # Copied whole before the first of the two files goes: whenever this stops, one place has both.
+    kept = _kept_aside(models_dir, path)
+    remove_model(path)
+    return kept
+
+
+def _kept_aside(models_dir: Path, path: Path) -> Path:
+    """Copy a model file and its sidecar below `retired`, unless that was done already; return the copy."""
+    pair = {each.name: each for each in (sidecar_of(path), path) if _is_plain_file(each)}
+    for earlier in sorted((models_dir / RETIRED).glob(f"*/{path.name}")):
+        # A run that was killed between keeping and replacing comes by a second time.
+        copies = [earlier.with_name(name) for name in pair]
+        if all(copy.is_file() for copy in copies) and all(
+            sha256_of(copy) == sha256_of(pair[copy.name]) for copy in copies
+        ):
+            return earlier
+    folder = _retired_folder(models_dir, path)
+    for name, file in pair.items():
+        with writing(folder / name) as temporary:
+            shutil.copyfile(file, temporary)
     return folder / path.name
+
+
+def _is_plain_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _retired_folder(models_dir: Path, path: Path) -> Path:
+    """Return a folder below `retired`, named for the time, that holds no file of this name yet."""
+    top, name = models_dir / RETIRED, datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    folder, number = top / name, 1
+    while any(os.path.lexists(folder / each.name) for each in (path, sidecar_of(path))):
+        number += 1
+        folder = top / f"{name}-{number}"
+    return folder
 
 
 def withdraw_overruled(models_dir: Path, verdict: Verdict) -> str | None:

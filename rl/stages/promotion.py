@@ -128,7 +128,16 @@ def settle_promotions(
     for each in outcomes:
         outcome = replace(each, promotion=verdicts.get(each.symbol))
         try:
-            final = _final_model(outcome, decisions.get(each.symbol, "none"), plan, models_dir, run_name)
+            final = _final_model(
+                outcome,
+                decisions.get(each.symbol, "none"),
+                plan,
+                models_dir,
+                run_name,
+                lambda kept, symbol=each.symbol: listener.said(
+                    symbol, f"the final model before this one is kept as {kept}"
+                ),
+            )
             outcome = replace(outcome, final_file=final)
             _told(listener, outcome)
             if outcome.promotion is not None and (text := withdraw_overruled(models_dir, outcome.promotion)):
@@ -195,9 +204,14 @@ def _decision(verdict: Verdict, plan: Plan, models_dir: Path) -> Decision:
 
 
 def _final_model(
-    outcome: SymbolOutcome, decision: Decision, plan: Plan, models_dir: Path, run_name: str
+    outcome: SymbolOutcome,
+    decision: Decision,
+    plan: Plan,
+    models_dir: Path,
+    run_name: str,
+    on_kept: Callable[[Path], None],
 ) -> Path | None:
-    """Write the final model from the champion's stage file, where there is to be one."""
+    """Write the final model from the champion's stage file, where there is to be one; the one before it is kept."""
     if decision == "none":
         return None
     verdict, file = outcome.promotion, outcome.champion_file
@@ -220,6 +234,7 @@ def _final_model(
             trading={**champion.trading, "run": run_name, "promotion_rule": rule},
             sha256=None,
         ),
+        on_kept,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rl.common.errors import DataError
 from rl.market.bars import Bars
 
 
@@ -50,7 +51,15 @@ def market_arrays(bars: Bars, features: np.ndarray, usable: np.ndarray, atr: np.
         features: Scaled features. (T, F)
         usable: True where the features are defined. (T,)
         atr: Average true range in price units. (T,)
+
+    Raises:
+        DataError: A price, or a number of a usable bar, is not finite; the first is named. Equity would never be a
+            number again, and the clip of the scaler or a saturated unit would hide the rest.
     """
+    for name in ("open", "high", "low", "close"):
+        _refuse_unfinite(bars, name, getattr(bars, name), np.ones(len(bars), dtype=np.bool_))
+    _refuse_unfinite(bars, "average true range", atr, usable)
+    _refuse_unfinite(bars, "feature", features, usable)
     return MarketArrays(
         ohlc=np.ascontiguousarray(
             np.column_stack([bars.open, bars.high, bars.low, bars.close]), dtype=np.float64
@@ -61,6 +70,16 @@ def market_arrays(bars: Bars, features: np.ndarray, usable: np.ndarray, atr: np.
         tradable=np.ascontiguousarray(usable, dtype=np.bool_),
         atr=np.ascontiguousarray(atr, dtype=np.float64),
     )
+
+
+def _refuse_unfinite(bars: Bars, name: str, values: np.ndarray, rows: np.ndarray) -> None:
+    sick = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1) & rows
+    if sick.any():
+        first = int(np.argmax(sick))
+        raise DataError(
+            f"{bars.symbol}, bar {first} (label {bars.label[first]}): the {name} is {values[first]}, which is not "
+            f"finite ({int(sick.sum())} such bars).\n  Correct the raw file and process it again."
+        )
 
 
 def joined(parts: list[MarketArrays]) -> tuple[MarketArrays, np.ndarray]:

@@ -94,11 +94,11 @@ class Workplace:
         return [word for option, folder in named.items() for word in (option, str(folder))]
 
     def written(self) -> set[str]:
-        """Return the names of all files a model or processed folder holds."""
+        """Return the names of all files a model or processed folder holds, without locks, which say nothing."""
         found = [
             path for folder in (self.processed, self.models) for path in folder.rglob("*") if path.is_file()
         ]
-        return {str(path.relative_to(self.root)) for path in found}
+        return {str(path.relative_to(self.root)) for path in found if path.suffix != ".lock"}
 
     def synth(self, symbol: str, market: str = "planted", *, sessions: int = 40, seed: int = 7) -> Path:
         """Write a made-up market as a raw file."""

@@ -151,7 +151,7 @@ def test_too_few_bars_to_split_are_refused_with_what_is_needed(place):
     place.synth(SYMBOL, sessions=10)
     done = place.train("--symbols", SYMBOL)
     refused(done, DATA, "1,870 bars are too few to split", "at least 2 sessions and 20 bars", "Add data")
-    assert not place.models.exists()
+    assert not list(place.models.rglob("*.pth*"))
 
 
 def test_two_files_of_one_symbol_are_refused_by_name(place):
@@ -467,7 +467,7 @@ def test_a_backtest_without_any_model_says_how_to_train_one(place):
     named = place.backtest("--symbols", SYMBOL, "--process-data")
     refused(named, DATA, f"No checkpoint for {SYMBOL}", f"{SYMBOL}_final_model.pth", f"--symbols {SYMBOL}")
     refused(place.backtest(), DATA, f"has a model in {place.models}", "python run_training.py --symbols all")
-    assert not place.models.exists()
+    assert not list(place.models.rglob("*.pth*"))
 
 
 def test_a_stage_that_was_not_trained_is_not_replaced_by_another(trained):
@@ -534,7 +534,35 @@ def test_a_later_stage_without_its_parent_says_how_to_train_it(place):
     refused(
         done, USAGE, "has no model of stage 2 (moe) to start from", f"--symbols {SYMBOL} --stages moe maml"
     )
-    assert not place.models.exists()
+    assert not list(place.models.rglob("*.pth*"))
+
+
+def test_the_model_before_a_damaged_one_is_used_and_report_message_and_exit_code_say_so(copy):
+    """Refusing alone would leave a trader without any figure; a worse model in silence would be worse still."""
+    better = copy.models / f"{SYMBOL}_final_model.pth"
+    for end in ("", ".json"):
+        shutil.copy(f"{model_of(copy)}{end}", f"{better}{end}")
+    flip_a_bit(better)
+    report = copy.root / "r.txt"
+    done = copy.backtest("--symbols", SYMBOL, "--report-file", str(report))
+    refused(
+        done,
+        DATA,
+        f"{SYMBOL}_final_model.pth is refused: it was altered",
+        f"{SYMBOL}_ppo_stage1.pth is used instead",
+    )
+    said = f"WARNING  {SYMBOL}_final_model.pth CANNOT BE USED, {SYMBOL}_ppo_stage1.pth IS USED INSTEAD."
+    assert said in report.read_text()
+
+
+def test_a_processed_file_with_a_flipped_bit_is_made_again_before_training_and_that_is_said(copy):
+    path = copy.processed / f"{SYMBOL}.parquet"
+    whole = path.read_bytes()
+    flip_a_bit(path)
+    done = copy.train("--symbols", SYMBOL, "--dry-run")
+    assert done.code == 0
+    assert f"{SYMBOL}: reprocessed: {SYMBOL}.parquet is not the file that {SYMBOL}.json describes" in done.out
+    assert path.read_bytes() == whole
 
 
 def test_a_damaged_processed_file_is_refused_with_the_command_that_makes_it_anew(copy):

@@ -314,7 +314,7 @@ def test_a_dry_run_checks_everything_and_trains_nothing(tmp_path):
     done = place.train("--symbols", SYMBOL, "--dry-run")
     assert done.code == 0
     assert "Dry run: 1 symbol would be trained through ppo, moe, maml; nothing was trained." in done.out
-    assert not place.models.exists()
+    assert not list(place.models.rglob("*.pth*"))
     assert not (place.reports / "evidence_ledger.jsonl").exists()
     # A wrong plan is found by a dry run as well.
     assert place.train("--symbols", SYMBOL, "--dry-run", settings=("evidence.alpha=2",)).code == 2

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rl.apps.commands.console import Console
+from rl.apps.commands.folders import prepare_files, prepare_folders
 from rl.apps.commands.options import wants_all
 from rl.apps.commands.symbols import (
     KnownSymbols,
@@ -51,6 +52,9 @@ def backtest(options: argparse.Namespace) -> int:
     book = load_instruments(*options.instruments)
     known = symbols_of(options)
     symbols = _symbols_with_models(options, known)
+    prepare_folders(options, "reports_dir")
+    prepare_files(options.report_file, "--report-file")
+    prepare_files([options.actions_file] if options.actions_file else [], "--actions-file")
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     with RunLog(options.reports_dir / "runs" / f"{stamp}-backtest" / "run.jsonl") as log:
         console = Console(log, as_json=options.json, quiet=options.quiet)
@@ -60,18 +64,23 @@ def backtest(options: argparse.Namespace) -> int:
         if options.process_data:
             symbols = _process(symbols, known, book, options, console)
         done: list[tuple[SymbolResult, Bars]] = []
+        with_model = 0
         for symbol in symbols:
             try:
-                found = best_available(options.models_dir, symbol, options.stage)
+                found = best_available(
+                    options.models_dir,
+                    symbol,
+                    options.stage,
+                    on_refused=lambda error, symbol=symbol: console.problem(symbol, error),
+                )
+                with_model += 1
                 instrument = instrument_of(symbol, book, known.raw)
                 if not options.dry_run:
                     done.append(_backtest_symbol(symbol, found, instrument, options, config))
             except StagegateError as error:
                 console.problem(symbol, error)
         if options.dry_run:
-            console.result(
-                f"Dry run: {counted(len(symbols) - len(console.problems), 'symbol')} would be tested; nothing was."
-            )
+            console.result(f"Dry run: {counted(with_model, 'symbol')} would be tested; nothing was.")
         elif done:
             _report(done, options, console)
     if console.problems:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rl import __version__
 from rl.apps.commands.backtest import backtest_config, todays_rules
 from rl.apps.commands.console import Console
+from rl.apps.commands.folders import prepare_files, prepare_folders
 from rl.apps.commands.options import wants_all
 from rl.apps.commands.symbols import KnownSymbols, chosen_symbols, instrument_of, symbols_of
 from rl.backtest.lookahead import LookaheadReport, check_lookahead
@@ -37,6 +38,8 @@ def check_for_lookahead(options: argparse.Namespace) -> int:
     symbols = chosen_symbols(options.symbols, known, options.raw_data_dir)
     if wants_all(options.symbols):
         symbols = [symbol for symbol in symbols if symbol in known.raw]
+    prepare_folders(options, "reports_dir")
+    prepare_files(options.report_file, "--report-file")
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     reports: list[LookaheadReport] = []
     with RunLog(options.reports_dir / "runs" / f"{stamp}-look-ahead" / "run.jsonl") as log:
@@ -103,7 +106,6 @@ def _model(symbol: str, found: FoundInstrument, options: argparse.Namespace, cap
 
 def _write(paths: list[Path], reports: list[LookaheadReport]) -> None:
     for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".json":
             content = {
                 "schema_version": 1,

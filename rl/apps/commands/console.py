@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from rl.common.errors import StagegateError
+from rl.common.errors import StagegateError, StorageError
 from rl.common.printable import printable
 from rl.common.runlog import RunLog
 from rl.stages.gates import Verdict
@@ -53,9 +53,13 @@ class Console:
     def problem(self, symbol: str, error: StagegateError) -> None:
         """Keep, record and print what went wrong with a symbol."""
         self.problems[symbol] = error
-        self.event("symbol_failed", symbol=symbol, kind=type(error).__name__, error=str(error))
         text = str(error)
         self.warn(text if text.startswith(f"{symbol}:") else f"{symbol}: {text}")
+        try:
+            self.event("symbol_failed", symbol=symbol, kind=type(error).__name__, error=text)
+        except StorageError as unwritten:
+            # What failed may have been this disk; the other symbols still have to hear what became of them.
+            self.warn(str(unwritten))
 
     def warn(self, text: str) -> None:
         """Print a warning or an error."""

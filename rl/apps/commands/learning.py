@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rl import __version__
+from rl.apps.commands.folders import prepare_files
 from rl.apps.commands.options import LEARNING_FILE
 from rl.apps.commands.workers import worker_pool
 from rl.common.atomic_files import sweep_stray_files, write_json
@@ -42,8 +43,8 @@ def measure_learning(options: argparse.Namespace) -> int:
     seeds = range(options.seeds or SEEDS)
     out = options.out or LEARNING_FILE
     folder = out.with_suffix(".cells")
-    if folder.is_dir():
-        sweep_stray_files(folder)
+    prepare_files([out], "--out")
+    sweep_stray_files(folder)
     print(
         f"Stagegate {__version__}: {len(rows)} markets, {len(seeds)} seeds; cells are kept in {folder}",
         flush=True,

@@ -17,6 +17,8 @@ EXIT_CODES = """exit codes:
   3    a package or device is missing
   4    data or a model file is missing or bad, or a check found that something sees the future
   5    a gate stopped a symbol's sequence; with --strict, any gate or promotion not passed
+  6    another run is training that symbol into the same models folder
+  7    a disk is full or a file cannot be written; what was there before is intact
   130  interrupted by Ctrl-C      143  terminated
 """
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from rl.apps.commands.folders import prepare_folders
 from rl.apps.commands.options import wants_all
 from rl.apps.commands.symbols import bring_up_to_date, chosen_symbols, symbols_of
-from rl.common.errors import DATA, OK, DataError, StagegateError
+from rl.common.errors import OK, DataError, StagegateError
 from rl.common.printable import printable
 from rl.features.processed_store import ProcessOutcome
 from rl.market.instruments import load_instruments
@@ -20,7 +21,8 @@ def process_files(options: argparse.Namespace) -> int:
     without_raw = [symbol for symbol in symbols if symbol not in known.raw]
     if without_raw and not wants_all(options.symbols):
         raise DataError(f"{', '.join(without_raw)}: there is no raw file in {options.raw_data_dir}")
-    failed: list[str] = []
+    prepare_folders(options, "processed_data_dir")
+    failed: list[StagegateError] = []
 
     def told(outcome: ProcessOutcome) -> None:
         print(f"{outcome.symbol}: {outcome.action}, {outcome.bars:,} bars, {outcome.seconds:.1f} s")
@@ -29,7 +31,7 @@ def process_files(options: argparse.Namespace) -> int:
                 print(printable(f"  note: {note}"))
 
     def refused(symbol: str, error: StagegateError) -> None:
-        failed.append(symbol)
+        failed.append(error)
         print(printable(f"{symbol}: refused: {error}"))
 
     if wants_all(options.symbols):
@@ -44,4 +46,4 @@ def process_files(options: argparse.Namespace) -> int:
         on_outcome=told,
         on_problem=refused,
     )
-    return DATA if failed else OK
+    return max((error.exit_code for error in failed), default=OK)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rl.apps.commands.options import wants_all
+from rl.common.atomic_files import sweep_stray_files
 from rl.common.errors import DataError, StagegateError, UsageError, nearest
 from rl.common.paths import checked_symbol
 from rl.features.processed_store import ProcessOutcome, process
@@ -117,6 +118,8 @@ def bring_up_to_date(
 
     A symbol whose raw file is bad is reported and left out; the others go on.
     """
+    # A folder that cannot be written to is refused only where something has to be: its files may all be current.
+    sweep_stray_files(processed_dir)
     ready = []
     for symbol in symbols:
         if symbol not in known.raw:

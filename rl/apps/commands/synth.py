@@ -25,7 +25,6 @@ def write_synthetic(options: argparse.Namespace) -> int:
         )
     params = _parameters(options.param)
     market = generate(options.market, options.sessions, options.seed, BARS_PER_SESSION, **params)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     write_raw_csv(market, options.out)
     print(f"{options.out}: {len(market):,} made-up bars of the market {options.market}, seed {options.seed}")
     return OK

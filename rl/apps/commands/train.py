@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from concurrent.futures import as_completed
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rl import __version__
 from rl.apps.commands.console import Console, TrainingListener
+from rl.apps.commands.folders import prepare_folders
 from rl.apps.commands.options import chosen_stages, wants_all
 from rl.apps.commands.symbols import (
     KnownSymbols,
@@ -23,8 +26,9 @@ from rl.apps.commands.symbols import (
     symbols_of,
 )
 from rl.apps.commands.workers import worker_pool
-from rl.common.atomic_files import sweep_stray_files, write_text
+from rl.common.atomic_files import require_writable, write_text
 from rl.common.errors import DATA, GATE_STOPPED, OK, StagegateError
+from rl.common.locks import symbol_lock, worker_lock
 from rl.common.runlog import RunLog
 from rl.features.processed_store import ProcessOutcome
 from rl.market.checks import counted
@@ -83,7 +87,8 @@ def train(options: argparse.Namespace) -> int:
     symbols = chosen_symbols(options.symbols, known, options.raw_data_dir)
     run_name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S") + f"-{options.profile}-s{plan.seed}"
     folder = options.reports_dir / "runs" / run_name
-    with RunLog(folder / "run.jsonl") as log:
+    prepare_folders(options, "reports_dir", *([] if options.dry_run else ["models_dir"]))
+    with RunLog(folder / "run.jsonl") as log, ExitStack() as locks:
         console = Console(log, as_json=options.json, quiet=options.quiet)
         console.event("run_started", run=run_name, version=__version__, command=sys.argv, symbols=symbols)
         console.say(
@@ -102,8 +107,7 @@ def train(options: argparse.Namespace) -> int:
             console.say(table_line)
         if options.dry_run:
             return _after_dry_run(console, data, stages)
-        if options.models_dir.is_dir():
-            sweep_stray_files(options.models_dir)
+        ours = _locked(data, options.models_dir, run_name, locks, console)
         forgotten = _forgotten(data, options, console)
         kept_out = {symbol: _held_out(symbol, data) for symbol in data}
         jobs = [
@@ -124,7 +128,7 @@ def train(options: argparse.Namespace) -> int:
                 quiet=options.quiet,
                 bars=sys.stderr.isatty() and options.jobs == 1 and not (options.json or options.quiet),
             )
-            for symbol in data
+            for symbol in ours
         ]
         first = [job for job in jobs if job.symbol in kept_out.values()]
         rest = [job for job in jobs if job.symbol not in kept_out.values()]
@@ -186,6 +190,23 @@ def _prepared(
         except StagegateError as error:
             console.problem(symbol, error)
     return data
+
+
+def _locked(
+    symbols: Iterable[str], models_dir: Path, run_name: str, locks: ExitStack, console: Console
+) -> list[str]:
+    """Return the symbols nobody else is training, held until the run ends; the others are problems."""
+    ours = []
+    for symbol in symbols:
+        try:
+            left_behind = locks.enter_context(symbol_lock(models_dir, symbol, run=run_name))
+        except StagegateError as error:
+            console.problem(symbol, error)
+            continue
+        if left_behind:
+            console.say(f"{symbol}: {left_behind}")
+        ours.append(symbol)
+    return ours
 
 
 def _forgotten(symbols: Iterable[str], options: argparse.Namespace, console: Console) -> list[str]:
@@ -276,11 +297,13 @@ def _in_worker(job: _Job) -> SymbolOutcome:
         )
         for name in names
     }
-    with RunLog(job.log) as log:
+    with worker_lock(job.models_dir, job.symbol, holder=os.getppid()), RunLog(job.log) as log:
         return _sequence(job, data, Console(log, as_json=job.as_json, quiet=job.quiet))
 
 
 def _sequence(job: _Job, data: dict[str, SymbolData], console: Console) -> SymbolOutcome:
+    # A disk that filled up under the symbols before would otherwise be noticed after the first stage's training.
+    require_writable(job.models_dir, "--models-dir")
     return run_sequence(
         data[job.symbol],
         job.plan.for_symbol(job.symbol),

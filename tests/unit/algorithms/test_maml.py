@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -634,33 +635,90 @@ def test_the_auxiliary_loss_sees_the_queries_of_all_tasks_and_moves_the_meta_par
     assert run.history[0]["auxiliary_loss"] == pytest.approx(2.0 * 1e3 * 0.5)
 
 
+class Broken(SignTask):
+    """A task one of whose numbers is none."""
+
+    bad = math.nan
+    name = "rewards"
+
+    def support(self, policy_params, rng):
+        rollout = super().support(policy_params, rng)
+        return replace(rollout, **{self.name: getattr(rollout, self.name) * self.bad})
+
+    query = support
+
+
 def test_rewards_that_are_nan_stop_the_run_with_iteration_and_tensor_and_leave_the_policy_as_it_was():
     run = new_run()
-
-    class Broken(SignTask):
-        def support(self, policy_params, rng):
-            rollout = super().support(policy_params, rng)
-            return replace(rollout, rewards=rollout.rewards * math.nan)
-
-        query = support
-
     run.train(1)
     before = bits_of(run)
     run.sampler.sample = lambda n, rng: [Broken(run.policy, 1.0)] * n
-    with pytest.raises(TrainingDivergedError, match="iteration 2, task 1 of 2, inner step 1 of 2: "):
-        run.train(1)
+    with pytest.raises(
+        TrainingDivergedError, match="iteration 4, task 1 of 2, inner step 1 of 2: "
+    ) as stopped:
+        run.train(3)
+    assert str(stopped.value).startswith("3 meta-iterations in a row were rolled back; the last one:")
     assert same_bits(bits_of(run), before)
-    assert run.iteration == 1
 
 
 def test_an_outer_gradient_that_is_nan_is_named_before_it_reaches_the_weights():
     run = new_run(auxiliary_loss=lambda _f, parameters, _obs: parameters["critic.bias_0"].sum() * math.nan)
     before = bits_of(run)
     with pytest.raises(
-        TrainingDivergedError, match=r"iteration 1: the outer gradient of critic critic.bias_0"
+        TrainingDivergedError, match=r"iteration 3: the outer gradient of critic critic.bias_0"
     ):
-        run.train(1)
+        run.train(3)
     assert same_bits(bits_of(run), before)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["rewards", "gradient"])
+def test_one_number_that_is_none_at_a_random_iteration_costs_that_iteration_and_nothing_else(name, bad):
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        run, sick = new_run(), int(rng.integers(2))
+        sample = run.sampler.sample
+        if name == "gradient":
+            calls = itertools.count()
+            first = next(iter(run._parameters.values()))
+            first.register_hook(
+                lambda slope, calls=calls, sick=sick: slope * bad if next(calls) == sick else slope
+            )
+        else:
+
+            def sometimes(n, tasks_rng, run=run, sick=sick, sample=sample):
+                tasks = sample(n, tasks_rng)
+                if run.iteration == sick:
+                    tasks[0] = Broken(run.policy, 1.0)
+                    tasks[0].bad = bad
+                return tasks
+
+            run.sampler.sample = sometimes
+        bits = [bits_of(run)]
+        run.train(3, on_iteration=lambda _, run=run, bits=bits: bits.append(bits_of(run)))
+        counts = [record["rolled_back"] for record in run.history]
+        assert counts[-1] == 1.0
+        where = counts.index(1.0)
+        assert same_bits(bits[where], bits[where + 1])
+        assert not same_bits(bits[-2], bits[-1]) or where == 2
+        assert all(torch.isfinite(tensor).all() for tensor in run.policy.parameters())
+        assert all(math.isfinite(figure) for record in run.history for figure in record.values())
+
+
+def test_the_count_of_iterations_rolled_back_travels_with_the_state():
+    run = new_run()
+    sample = run.sampler.sample
+    run.sampler.sample = lambda n, rng: [Broken(run.policy, 1.0)] * n
+    run.train(2)
+    again = new_run()
+    again.load_state(run.state())
+    assert again.rolled_back == 2
+    again.sampler.sample = run.sampler.sample
+    with pytest.raises(TrainingDivergedError, match="3 meta-iterations in a row"):
+        again.train(1)
+    run.sampler.sample = sample
+    run.train(1)
+    assert run.rolled_back == 2
 
 
 def test_a_task_that_acts_with_other_parameters_than_it_was_given_is_refused():

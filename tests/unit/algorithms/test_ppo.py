@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import gymnasium
@@ -12,7 +13,7 @@ import stable_baselines3
 import torch
 from stable_baselines3.common.logger import Logger
 
-from rl.algorithms.ppo import PPO, PPOConfig, explained_variance
+from rl.algorithms.ppo import MOST_ROLLED_BACK, PPO, PPOConfig, explained_variance
 from rl.algorithms.ppo_loss import TERMS, clipped_loss
 from rl.common.errors import CheckpointError, ConfigError, TrainingDivergedError
 from rl.policies.actor_critic import ActorCritic, build_policy
@@ -365,14 +366,61 @@ def test_minibatches_cover_a_rollout_whatever_their_size(batch_size):
     assert training.state()["adam"]["steps"] == 3 * pieces
 
 
-def test_a_reward_that_is_no_number_stops_training_before_it_reaches_the_weights():
+# --- numbers that are not finite ------------------------------------------------------------------------------------
+
+
+def test_a_reward_that_is_no_number_rolls_the_update_back_and_training_goes_on():
     envs = CountingLanes([3, 4])
     envs.bad_reward_at = (CONFIG.rollout_steps + 2, 1)
     training = PPO(scattered(MLP), envs, CONFIG, 3)
-    with pytest.raises(TrainingDivergedError, match="step 18, lane 1: rewards holds nan"):
+    weights = []
+    found = training.train(
+        4 * 32, on_update=lambda _: weights.append(training.policy.flat_parameters().clone())
+    )
+    assert [figures["rolled_back"] for figures in found.metrics] == [0, 1, 1, 1]
+    assert math.isnan(found.metrics[1]["policy_loss"])
+    assert torch.equal(weights[0], weights[1]), "not a bit of the update may stay"
+    assert not torch.equal(weights[1], weights[2])
+    assert (training.steps, training.updates) == (4 * 32, 4)
+
+
+def test_three_in_a_row_stop_training_with_step_and_tensor_and_the_weights_of_before():
+    envs = CountingLanes([3, 4])
+    training = PPO(scattered(MLP), envs, CONFIG, 3)
+    training.train(32)
+    before = training.policy.flat_parameters().clone()
+    step = envs.step
+
+    def broken(actions):
+        observations, rewards, *rest = step(actions)
+        return observations, rewards * np.nan, *rest
+
+    envs.step = broken
+    with pytest.raises(TrainingDivergedError, match="step 48, lane 0: rewards holds nan") as stopped:
         training.train(1000)
-    assert training.updates == 1
-    assert torch.isfinite(training.policy.flat_parameters()).all()
+    assert str(stopped.value).startswith("3 updates in a row were rolled back; the last one:")
+    assert torch.equal(training.policy.flat_parameters(), before)
+    assert training.rolled_back == MOST_ROLLED_BACK
+
+
+def test_two_in_a_row_are_forgiven_however_often_and_also_across_a_saved_state():
+    envs = CountingLanes([3, 4])
+    training = PPO(scattered(MLP), envs, CONFIG, 3)
+    for round_ in range(1, 4):
+        for bad in (True, True, False):
+            envs.bad_reward_at = (envs.taken, 0) if bad else None
+            training.train(training.steps + 32)
+        assert training.rolled_back == 2 * round_
+    envs.bad_reward_at = (envs.taken, 0)
+    training.train(training.steps + 32)
+    resumed = PPO(scattered(MLP), envs, CONFIG, 3)
+    resumed.load_state(training.state())
+    assert resumed.rolled_back == 7
+    envs.bad_reward_at = (envs.taken, 0)
+    resumed.train(resumed.steps + 32)
+    envs.bad_reward_at = (envs.taken, 0)
+    with pytest.raises(TrainingDivergedError, match="3 updates in a row"):
+        resumed.train(resumed.steps + 32)
 
 
 def test_weights_that_are_no_numbers_stop_training_and_are_named():
@@ -380,8 +428,8 @@ def test_weights_that_are_no_numbers_stop_training_and_are_named():
     training.train(64)
     with torch.no_grad():
         training.policy.critic.bias_2.fill_(torch.nan)
-    with pytest.raises(TrainingDivergedError, match="values"):
-        training.train(128)
+    with pytest.raises(TrainingDivergedError, match="weights are not finite"):
+        training.train(1000)
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")
@@ -396,9 +444,67 @@ def test_a_loss_that_overflows_is_named_with_its_step():
 
     envs.step = paying_too_much
     with pytest.raises(
-        TrainingDivergedError, match="Update 1, at environment step 64: value_loss is not finite"
+        TrainingDivergedError, match="Update 3, at environment step 192: value_loss is not finite"
     ):
-        training.train(64)
+        training.train(1000)
+
+
+def _in_observation(training: PPO, call: int, bad: float) -> None:
+    _on_step(training, call, lambda seen, pays: (np.where(np.arange(4)[:, None] == 1, bad, seen), pays))
+
+
+def _in_reward(training: PPO, call: int, bad: float) -> None:
+    _on_step(training, call, lambda seen, pays: (seen, np.where(np.arange(4) == 2, bad, pays)))
+
+
+def _in_loss(training: PPO, call: int, bad: float) -> None:
+    """A reward that is finite, and whose square, in the critic's loss, is not."""
+    del bad
+    _on_step(training, call, lambda seen, pays: (seen, pays + 1e300))
+
+
+def _on_step(training: PPO, call: int, change) -> None:
+    step, calls = training.envs.step, itertools.count()
+
+    def stepped(actions):
+        observations, rewards, *rest = step(actions)
+        if next(calls) == call:
+            observations, rewards = change(observations, rewards)
+        return np.asarray(observations, dtype=np.float32), rewards, *rest
+
+    training.envs.step = stepped
+
+
+def _in_logits(training: PPO, call: int, bad: float) -> None:
+    logits, calls = training.policy.logits, itertools.count()
+    training.policy.logits = lambda seen: logits(seen) * (bad if next(calls) == call % 24 else 1.0)
+
+
+def _in_gradient(training: PPO, call: int, bad: float) -> None:
+    calls = itertools.count()
+    next(training.policy.parameters()).register_hook(
+        lambda slope: slope * bad if next(calls) == call % 24 else slope
+    )
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("inject", [_in_observation, _in_reward, _in_loss, _in_logits, _in_gradient])
+def test_one_number_that_is_none_at_a_random_step_costs_one_update_and_never_a_weight(inject, bad):
+    """clip_grad_norm_ spreads one nan over all gradients, and one step of Adam makes every weight of it a nan."""
+    for call in np.random.default_rng(11).integers(3 * CONFIG.rollout_steps - 1, size=20).tolist():
+        training = learner()
+        inject(training, call, bad)
+        weights = []
+        found = training.train(
+            4 * 64, on_update=lambda _, of=training, to=weights: to.append(of.policy.flat_parameters())
+        )
+        counts = [0, *(figures["rolled_back"] for figures in found.metrics)]
+        assert counts[-1] == 1, f"injected at call {call}"
+        assert all(torch.isfinite(each).all() for each in weights)
+        where = counts.index(1) - 1
+        start = scattered(MLP).flat_parameters() if where == 0 else weights[where - 1]
+        assert torch.equal(weights[where], start)
 
 
 def test_all_settings_that_make_no_sense_are_named_at_once():

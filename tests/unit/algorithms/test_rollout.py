@@ -162,7 +162,7 @@ def test_a_reward_that_is_no_number_stops_the_rollout_and_is_named():
 def test_a_policy_that_is_no_longer_finite_stops_the_rollout_and_is_named():
     policy = policy_for_three_numbers()
     policy.load_flat(policy.flat_parameters() * torch.nan)
-    with pytest.raises(TrainingDivergedError, match="lane 0: logits"):
+    with pytest.raises(TrainingDivergedError, match="weights are not finite"):
         collected(CountingLanes([3, 4]), policy)
 
 

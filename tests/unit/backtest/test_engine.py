@@ -134,8 +134,20 @@ def test_equal_logits_take_the_first_action():
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_a_network_whose_output_is_no_number_stops_with_the_bar_named(broken):
     """A comparison with nan is false, so a broken network would otherwise trade the first action for ever."""
+    policy = a_policy(3, [0.0, 0.5, 0.0])
+    # Finite weights can overflow too; this stands for them, since weights that are no numbers are not packed at all.
+    policy.net[policy.net == np.float32(0.5)] = broken
     with pytest.raises(StagegateError, match="output at bar 1 is not a number"):
-        replay_policy(market_of_closes([100, 101, 102]), (1, 3), FREE, a_policy(3, [0.0, broken, 0.0]))
+        replay_policy(market_of_closes([100, 101, 102]), (1, 3), FREE, policy)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_price_that_is_no_number_stops_a_replay_of_given_actions_with_the_bar_named(broken):
+    """Equity would be no number for ever, and ruin, a comparison, would never come."""
+    market = market_of_closes([100, 101, 102, 103])
+    market.ohlc[2] = broken
+    with pytest.raises(StagegateError, match="the account at bar 2 is not finite"):
+        replay_actions(market, (0, 4), FREE, [2, 2, 2])
 
 
 def test_a_policy_of_another_shape_is_refused():

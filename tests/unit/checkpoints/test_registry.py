@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rl.checkpoints.checkpoint import Checkpoint, save_checkpoint, sidecar_of, stage_file
-from rl.checkpoints.registry import ORDER, best_available, require_compatible
+from rl.checkpoints.registry import ORDER, RETIRED, best_available, require_compatible
 from rl.common.errors import CheckpointError, UsageError
 from tests.unit.checkpoints.sound_model import sound_content, verdict
 
@@ -164,3 +164,65 @@ def test_a_model_that_does_not_fit_is_refused_with_what_differs(tmp_path, featur
     )
     with pytest.raises(CheckpointError, match=differences):
         require_compatible(found.path, found.checkpoint, feature_names=features, action_schemes=schemes)
+
+
+# --- a model that cannot be used ------------------------------------------------------------------------------------
+
+
+def altered(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_caller_who_tells_the_user_gets_the_model_before_a_damaged_one_and_a_headline(tmp_path):
+    keep(tmp_path, "moe")
+    keep(tmp_path, "maml", "FAIL")
+    altered(keep(tmp_path, "final"))
+    told: list[CheckpointError] = []
+    found = best_available(tmp_path, "Nifty_2", on_refused=told.append)
+    assert found.checkpoint.stage == "moe"
+    assert found.headline == (
+        "Nifty_2_final_model.pth CANNOT BE USED, Nifty_2_moe_stage2.pth IS USED INSTEAD."
+    )
+    (error,) = told
+    assert "Nifty_2_final_model.pth is refused: it was altered: its SHA-256 is" in str(error)
+    assert str(error).endswith("Nifty_2_moe_stage2.pth is used instead.")
+    assert error.exit_code == 4
+
+
+def test_a_damaged_model_and_none_that_passed_are_both_in_the_headline(tmp_path):
+    keep(tmp_path, "ppo", "FAIL")
+    altered(keep(tmp_path, "final"))
+    found = best_available(tmp_path, "Nifty_2", on_refused=lambda _: None)
+    assert found.headline.startswith("Nifty_2_final_model.pth CANNOT BE USED")
+    assert found.headline.endswith(
+        "NO GATE WAS PASSED: this is the ppo model of Nifty_2, and its verdict is FAIL."
+    )
+
+
+def test_the_model_that_was_replaced_is_named_as_a_way_back_where_it_is_whole(tmp_path):
+    keep(tmp_path, "ppo")
+    for name in ("20250101T000000Z", "20260101T000000Z"):
+        keep(tmp_path / RETIRED / name, "final")
+    altered(tmp_path / RETIRED / "20260101T000000Z" / "Nifty_2_final_model.pth")
+    altered(keep(tmp_path, "final"))
+    told: list[CheckpointError] = []
+    best_available(tmp_path, "Nifty_2", on_refused=told.append)
+    assert f"kept as {tmp_path / RETIRED / '20250101T000000Z' / 'Nifty_2_final_model.pth'};" in str(told[0])
+
+
+def test_where_no_model_can_be_used_the_best_one_is_refused_and_nothing_is_said_to_be_used(tmp_path):
+    altered(keep(tmp_path, "ppo"))
+    altered(keep(tmp_path, "final"))
+    told: list[CheckpointError] = []
+    with pytest.raises(CheckpointError, match=r"final_model\.pth is refused"):
+        best_available(tmp_path, "Nifty_2", on_refused=told.append)
+    assert told == []
+
+
+def test_a_stage_asked_for_by_name_is_never_replaced_by_another(tmp_path):
+    keep(tmp_path, "ppo")
+    altered(keep(tmp_path, "moe"))
+    with pytest.raises(CheckpointError, match=r"moe_stage2\.pth is refused"):
+        best_available(tmp_path, "Nifty_2", "moe", on_refused=lambda _: None)

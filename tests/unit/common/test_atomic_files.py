@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from rl.common.atomic_files import sha256_of, sweep_stray_files, write_bytes, write_json, write_text, writing
+from rl.common.atomic_files import (
+    require_writable,
+    sha256_of,
+    sweep_stray_files,
+    write_bytes,
+    write_json,
+    write_text,
+    writing,
+)
+from rl.common.errors import StorageError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -195,3 +204,62 @@ def test_a_written_file_has_the_usual_permissions(tmp_path):
     plain.write_text("x")
     write_text(written, "x")
     assert written.stat().st_mode == plain.stat().st_mode
+
+
+# --- a disk that refuses ----------------------------------------------------------------------------------------------
+
+LIMITED = """
+import resource, sys
+from rl.common.atomic_files import write_bytes
+from rl.common.errors import StorageError
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    write_bytes(sys.argv[1], b"x" * 300_000)
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_a_disk_without_room_keeps_the_old_file_and_says_what_to_do(tmp_path):
+    """A size limit makes the system itself refuse half-way, as a full disk does."""
+    target = tmp_path / "model.pth"
+    target.write_bytes(b"old")
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(target)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert f"{target} cannot be written: File too large" in done.stdout
+    assert f"Make room on the disk of {tmp_path}" in done.stdout
+    assert target.read_bytes() == b"old"
+    assert names_in(tmp_path) == ["model.pth"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "models").write_text("x")
+    with pytest.raises(StorageError, match=r"Make .*models a folder that can be written to"):
+        write_text(tmp_path / "models" / "a.txt", "x")
+    with pytest.raises(StorageError, match="choose another one with --models-dir"):
+        require_writable(tmp_path / "models", "--models-dir")
+    assert (tmp_path / "models").read_text() == "x"
+
+
+def test_a_folder_is_tried_by_writing_to_it_and_left_empty(tmp_path):
+    require_writable(tmp_path / "a" / "b", "--models-dir")
+    assert names_in(tmp_path / "a" / "b") == []
+
+
+def test_a_folder_that_only_looks_writable_is_refused():
+    """/proc belongs to root with all rights, and still nothing can be written there."""
+    with pytest.raises(StorageError, match="/proc/self/models cannot be written to"):
+        require_writable("/proc/self/models", "--models-dir")
+
+
+def test_strays_below_are_swept_where_asked_for_and_links_are_not_followed(tmp_path, dead_pid):
+    top, elsewhere = tmp_path / "models", tmp_path / "elsewhere"
+    name = f".model.pth.{dead_pid}.0123456789ab.tmp"
+    for folder in (top / "retired" / "20260101T000000Z", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / name).write_bytes(b"x")
+    (top / "link").symlink_to(elsewhere)
+    assert sweep_stray_files(top) == []
+    assert sweep_stray_files(top, below=True) == [top / "retired" / "20260101T000000Z" / name]
+    assert (elsewhere / name).exists()

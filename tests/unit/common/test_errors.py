@@ -17,6 +17,8 @@ from rl.common import errors
         (errors.MissingPackageError, 3),
         (errors.DataError, 4),
         (errors.CheckpointError, 4),
+        (errors.LockedError, 6),
+        (errors.StorageError, 7),
     ],
 )
 def test_an_error_ends_the_command_with_the_code_of_its_kind(error, code):
@@ -33,10 +35,12 @@ def test_the_ends_of_a_run_are_told_apart():
         errors.MISSING,
         errors.DATA,
         errors.GATE_STOPPED,
+        errors.LOCKED,
+        errors.STORAGE,
         errors.INTERRUPTED,
         errors.TERMINATED,
     ]
-    assert codes == [0, 1, 2, 3, 4, 5, 130, 143]
+    assert codes == [0, 1, 2, 3, 4, 5, 6, 7, 130, 143]
 
 
 def test_a_slip_of_the_finger_finds_its_name():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import numpy as np
 import pytest
 
 from rl.common.runlog import RunLog
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def events_in(path: Path) -> list[dict]:
@@ -107,3 +111,36 @@ def test_a_closed_log_takes_no_events(tmp_path):
     log.close()
     with pytest.raises(ValueError, match="closed"):
         log.event("late")
+
+
+LIMITED = """
+import resource, sys
+from rl.common.errors import StorageError
+from rl.common.runlog import RunLog
+with RunLog(sys.argv[1]) as log:
+    log.event("whole", text="a" * 50)
+    size = log.path.stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + int(sys.argv[2]), resource.RLIM_INFINITY))
+    for _ in range(2):
+        try:
+            log.event("too_long", text="b" * 500)
+        except StorageError as error:
+            print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    log.event("after")
+"""
+
+
+@pytest.mark.parametrize("taken", [0, 40])
+def test_a_disk_without_room_costs_the_line_that_did_not_fit_and_no_other(tmp_path, taken):
+    """The system takes what fits of a line and says so by a number only; the rest must not be lost in silence."""
+    path = tmp_path / "run.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path), str(taken)],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.count(f"{path} cannot be written: File too large") == 2
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert json.loads(lines[0])["event"] == "whole"
+    assert json.loads(lines[-1])["event"] == "after"
+    assert [len(line) for line in lines[1:-1]] == ([taken] if taken else [])

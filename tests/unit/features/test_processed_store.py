@@ -281,7 +281,7 @@ def test_an_account_that_cannot_be_read_counts_as_missing(raw, folder, text):
     process(SYMBOL, raw, INDEX, folder)
     (folder / f"{SYMBOL}.json").write_text(text)
     assert not is_current(SYMBOL, raw, folder)
-    with pytest.raises(DataError, match="missing or cannot be read"):
+    with pytest.raises(DataError, match="is missing, cannot be read or was altered"):
         load_processed(SYMBOL, folder)
     assert process(SYMBOL, raw, INDEX, folder).action.startswith("reprocessed: ")
 
@@ -339,6 +339,32 @@ def test_a_raw_file_that_changes_while_it_is_read_is_refused(raw, folder, monkey
     with pytest.raises(DataError, match="changed while it was being read"):
         process(SYMBOL, raw, INDEX, folder)
     assert not folder.exists()
+
+
+# ---- damage ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".json"])
+def test_no_flipped_bit_and_no_cut_passes_for_what_was_written(raw, folder, ending):
+    """Parquet notices few flipped bits by itself, and a digit of the account would simply be believed."""
+    process(SYMBOL, raw, INDEX, folder)
+    path = folder / f"{SYMBOL}{ending}"
+    whole = path.read_bytes()
+    random = np.random.default_rng(5)
+    damaged = []
+    for place in random.integers(len(whole) * 8, size=150).tolist():
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        damaged.append(bytes(flipped))
+    # Without the last byte alone, the line end of the account, nothing would be missing.
+    damaged += [whole[:length] for length in random.integers(len(whole) - 1, size=25).tolist()]
+    for data in damaged:
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=r"is not the file|altered"):
+            load_processed(SYMBOL, folder)
+    assert process(SYMBOL, raw, INDEX, folder).action.startswith("reprocessed: ")
+    assert path.read_bytes() == whole
+    load_processed(SYMBOL, folder)
 
 
 # ---- politeness ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rl.common.errors import ConfigError
+from rl.common.errors import ConfigError, TrainingDivergedError
 from rl.policies.actor_critic import ActorCritic, build_policy
 from rl.policies.forward import (
     fast_tanh,
@@ -152,11 +152,22 @@ def test_observations_of_another_width_are_refused():
 @pytest.mark.parametrize("spec", [mlp_spec(7, [8, 8]), mixture_spec(7, [8, 8])])
 def test_one_weight_that_is_no_number_shows_in_the_logits(spec):
     policy = scattered(spec)
-    weights = policy.flat_parameters().numpy()
-    weights[0] = np.nan
-    logits = logits_batch(pack_weights(spec, weights), rows_of(3, 7))
+    packed = pack_weights(spec, policy.flat_parameters().numpy())
+    packed.net[0] = np.nan
+    logits = logits_batch(packed, rows_of(3, 7))
     assert not np.isfinite(logits).any()
     assert greedy(logits[0]) == -1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_no_numbers_are_not_packed(bad):
+    """An infinite weight drives a hidden unit to 1 and leaves logits that look sound."""
+    weights = scattered(mlp_spec(7, [8, 8])).flat_parameters().numpy()
+    weights[3] = bad
+    with pytest.raises(
+        TrainingDivergedError, match=r"1 of .* weights are not finite, the first at position 3"
+    ):
+        pack_weights(mlp_spec(7, [8, 8]), weights)
 
 
 def test_greedy_takes_the_first_of_the_highest():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -543,3 +545,35 @@ def test_a_promotion_window_that_moved_into_an_opened_test_window_is_not_fresh(t
     ledger.conclude("SPY", "new promotion", "promotion", 4, outcome="FAIL")
     entries = ledger.entries()
     assert counted_attempt(entries, entries[3]) == 4
+
+
+FULL_DISK = """
+import resource, sys
+from rl.common.errors import StorageError
+from rl.stages.evidence import EvidenceLedger
+ledger = EvidenceLedger(sys.argv[1])
+print(ledger.record("Nifty_2", "w", "promotion", subject="a"))
+size = ledger.path.stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    ledger.record("Nifty_2", "w", "promotion", subject="b")
+except StorageError as error:
+    print(error)
+assert ledger.path.stat().st_size == size
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(ledger.record("Nifty_2", "w", "promotion", subject="b"), ledger.notes)
+"""
+
+
+@pytest.mark.parametrize("taken", [0, 40])
+def test_a_disk_without_room_leaves_the_ledger_as_it_was_and_the_look_uncounted(tmp_path, taken):
+    """Part of a line would be told from a crash for ever after; and a look nobody was told of was none."""
+    path = tmp_path / "ledger.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path), str(taken)],
+        cwd=Path(__file__).resolve().parents[3], capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    first, refused, _, second = done.stdout.splitlines()
+    assert (first, second) == ("1", "2 []")
+    assert refused == f"{path} cannot be written: File too large."
+    assert len(path.read_text().splitlines()) == 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +14,11 @@ import torch
 
 from rl.checkpoints.checkpoint import Checkpoint, load_checkpoint, sidecar_of, stage_file
 from rl.checkpoints.predictor import Predictor
-from rl.checkpoints.registry import best_available
+from rl.checkpoints.registry import RETIRED, best_available
 from rl.common.errors import CheckpointError, ConfigError
+from rl.stages import model_files
 from rl.stages.gates import Outcome, Verdict
 from rl.stages.model_files import (
-    RETIRED,
     checkpoint_of,
     differences,
     keep_dated_copy,
@@ -208,13 +210,15 @@ def test_files_of_an_earlier_run_are_moved_aside_with_their_sidecars(data, tmp_p
         "EDGE_15_final_model.pth",
         "EDGE_15_maml_stage3_final.pth",
         "EDGE_15_moe_stage2.pth",
+        "EDGE_15_ppo_stage1.pth",
     ]
-    assert sorted(said) == sorted(f"model of an earlier run moved to {path}" for path in moved)
+    # The new model of stage 1 has taken the place of the old one, which was kept then.
+    assert sorted(said) == sorted(f"model of an earlier run moved to {path}" for path in moved[:3])
     assert best_available(tmp_path, "EDGE_15").checkpoint.trading["run"] == "new run"
     for path in moved:
         # Nothing is deleted, and what was moved can still be used.
         assert load_checkpoint(path).trading["run"] == "old run"
-        assert not sidecar_of(tmp_path / path.name).exists()
+        assert sidecar_of(tmp_path / path.name).exists() is ("ppo" in path.name)
 
 
 def test_a_promoted_model_stays_until_another_one_is_promoted(data, tmp_path):
@@ -255,3 +259,89 @@ def test_a_damaged_file_of_an_earlier_run_is_moved_aside_too(data, tmp_path):
 def test_an_empty_folder_has_nothing_to_retire(tmp_path):
     assert retire_older_files(tmp_path, "EDGE_15", "run", first_stage="ppo") == []
     assert list(tmp_path.iterdir()) == []
+
+
+# --- what is replaced is kept ---------------------------------------------------------------------------------------
+
+
+def kept_copies(folder: Path, name: str) -> list[Path]:
+    return sorted((folder / RETIRED).rglob(name))
+
+
+@pytest.mark.parametrize("stage", ["ppo", "final"])
+def test_the_model_of_an_earlier_run_is_kept_when_its_file_is_written_anew(data, tmp_path, stage):
+    """A trader whose new model disappoints wants the one before it back."""
+    told: list[Path] = []
+    for run in ("run 1", "run 2", "run 3"):
+        write_model(tmp_path, a_checkpoint(data, stage=stage, run=run), told.append)
+    name = stage_file("EDGE_15", stage)
+    assert load_checkpoint(tmp_path / name).trading["run"] == "run 3"
+    assert sorted(told) == kept_copies(tmp_path, name)
+    assert sorted(load_checkpoint(path).trading["run"] for path in told) == ["run 1", "run 2"]
+
+
+def test_a_kept_model_is_used_again_when_both_its_files_are_copied_back(data, tmp_path):
+    old = a_checkpoint(data, stage="final", run="run 1")
+    write_model(tmp_path, old)
+    write_model(tmp_path, a_checkpoint(data, stage="final", run="run 2"))
+    (kept,) = kept_copies(tmp_path, "EDGE_15_final_model.pth")
+    for file in (kept, sidecar_of(kept)):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert best_available(tmp_path, "EDGE_15").checkpoint.trading["run"] == "run 1"
+
+
+def test_a_run_that_writes_its_own_file_again_keeps_no_copy(data, tmp_path):
+    for _ in range(2):
+        write_model(tmp_path, a_checkpoint(data, run="run 1"))
+    assert kept_copies(tmp_path, "*.pth") == []
+
+
+def test_a_run_killed_between_keeping_and_replacing_keeps_one_copy(data, tmp_path, monkeypatch):
+    write_model(tmp_path, a_checkpoint(data, run="run 1"))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(model_files, "save_checkpoint", killed)
+        write_model(tmp_path, a_checkpoint(data, run="run 2"))
+    assert load_checkpoint(tmp_path / "EDGE_15_ppo_stage1.pth").trading["run"] == "run 1"
+    write_model(tmp_path, a_checkpoint(data, run="run 2"))
+    assert len(kept_copies(tmp_path, "*.pth")) == 1
+
+
+@pytest.mark.parametrize("steps", range(1, 7))
+def test_stopped_anywhere_on_its_way_aside_a_model_is_whole_in_one_of_the_two_places(
+    data, tmp_path, monkeypatch, steps
+):
+    """Two copies and two removals: stop before each, and after the last."""
+    write_model(tmp_path, a_checkpoint(data, run="run 1", outcome="FAIL"))
+    left = iter(range(steps))
+
+    def counted(work):
+        def step(*arguments, **named):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return work(*arguments, **named)
+
+        return step
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", counted(shutil.copyfile))
+        patched.setattr(Path, "unlink", counted(Path.unlink))
+        with contextlib.suppress(KeyboardInterrupt):
+            retire_older_files(tmp_path, "EDGE_15", "run 2", first_stage="ppo")
+    places = [tmp_path / "EDGE_15_ppo_stage1.pth", *kept_copies(tmp_path, "*.pth")]
+    whole = [path for path in places if path.is_file() and sidecar_of(path).is_file()]
+    assert whole
+    assert {load_checkpoint(path).trading["run"] for path in whole} == {"run 1"}
+
+
+def test_a_link_under_the_name_of_a_model_is_moved_and_not_read(data, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("keep out")
+    (tmp_path / "EDGE_15_ppo_stage1.pth").symlink_to(secret)
+    retire_older_files(tmp_path, "EDGE_15", "run 2", first_stage="ppo")
+    (moved,) = kept_copies(tmp_path, "*.pth")
+    assert moved.is_symlink()
+    assert not (tmp_path / "EDGE_15_ppo_stage1.pth").is_symlink()
