@@ -11,7 +11,7 @@ import errno
 import fcntl
 import json
 import os
-import socket
+import platform
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -136,7 +136,7 @@ def _record(descriptor: int) -> dict[str, Any] | None:
 def _write_record(descriptor: int, path: Path, run: str) -> None:
     record = {
         "pid": os.getpid(),
-        "host": socket.gethostname(),
+        "host": platform.node(),
         "run": run,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }

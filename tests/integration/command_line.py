@@ -25,6 +25,7 @@ TINY = (
     "training_params.ppo.hidden_dim=8",
     "training_params.moe.expert_hidden_dim=8",
     "training_params.moe.gating_hidden_dim=4",
+    "training_params.moe.fresh_start_if_collapsed=false",
     "training_params.maml.support_steps=32",
     "training_params.maml.query_steps=32",
     "training_params.maml.inner_loop_steps=2",
