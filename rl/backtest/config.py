@@ -21,6 +21,13 @@ class ReportOptions(StrictModel):
     listed_trades: Annotated[int, Field(ge=0)] = 200
     """Trades listed per symbol, the latest ones; the actions file always holds all."""
 
+    price_stretch: Literal["latest", "worst_trade", "best_trade", "worst_drawdown"] = "latest"
+    """Which bars the HTML report draws with every entry and exit: the last with a closed trade, or those around the
+    trade that lost or won most, or around the bottom of the deepest drawdown."""
+
+    price_stretch_bars: Annotated[int, Field(ge=20, le=2000)] = 260
+    """How many bars that picture shows at most."""
+
 
 class BacktestConfig(StrictModel):
     """One backtest. A command-line option overrides a key only when given."""

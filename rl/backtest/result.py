@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rl.backtest.baselines import Baseline, baselines
+from rl.backtest.breakdown import Stretch, breakdown, chosen_stretch
 from rl.backtest.cost_frontier import BreakEvenCost, break_even_cost, cost_frontier
 from rl.backtest.engine import Replay
 from rl.market.bars import Bars
@@ -38,6 +39,8 @@ class SymbolResult:
     """One symbol's backtest."""
 
     symbol: str
+    bars: Bars
+    """Of the symbol, the span's among them."""
     model: dict[str, Any]
     """file, stage, verdict and the note for the headline."""
     span: dict[str, Any]
@@ -59,9 +62,18 @@ class SymbolResult:
     exits: dict[str, int]
     trades: list[dict[str, Any]]
     """The latest closed trades, oldest first."""
+    held_equity: np.ndarray
+    """Equity of buy-and-hold at each close of the span. (n,)"""
+    breakdown: dict[str, Any]
+    """By month, by drawdown, by kind of trade; see `rl.backtest.breakdown`."""
+    stretch: Stretch
+    """Bars whose prices a report draws."""
     confidence: float
     """Coverage of the intervals among the figures."""
     notes: tuple[str, ...] = field(default=())
+    background: dict[str, Any] = field(default_factory=dict)
+    """What is known beside the replay, where it was gathered: `windows` of the data, `stages` of the training,
+    `experts` on this span, `data_quality`, `plan` the model was trained under."""
 
 
 def figures_of(
@@ -225,6 +237,9 @@ def symbol_result(
     trials: int = 0,
     trial_variance: float | None = None,
     notes: Sequence[str] = (),
+    price_stretch: str = "latest",
+    price_stretch_bars: int = 260,
+    background: dict[str, Any] | None = None,
 ) -> SymbolResult:
     """Put one symbol's backtest together: strategy, baselines and cost frontier on the same bars.
 
@@ -232,9 +247,12 @@ def symbol_result(
     """
     returns, equity, closes = session_series(replay, market.session, bars.close_time)
     others = baselines(market, window, rules, replay.capital, replay, generator, random_draws)
+    held = next(baseline for baseline in others if baseline.name == "buy_and_hold").replays[0]
+    held_returns, _, _ = session_series(held, market.session, bars.close_time)
     reasons, counts = np.unique(replay.trades.reason, return_counts=True)
     return SymbolResult(
         symbol=bars.symbol,
+        bars=bars,
         model=model,
         span=span,
         instrument=instrument,
@@ -250,8 +268,12 @@ def symbol_result(
         sharpe_after_trials=sharpe_after_trials(returns, trials, trial_variance),
         exits={REASONS[int(reason)]: int(count) for reason, count in zip(reasons, counts, strict=True)},
         trades=latest_trades(replay, bars, listed_trades),
+        held_equity=held.equity,
+        breakdown=breakdown(replay, bars, returns, held_returns, closes),
+        stretch=chosen_stretch(replay, price_stretch, price_stretch_bars),
         confidence=confidence,
         notes=tuple(notes),
+        background=background or {},
     )
 
 

@@ -32,6 +32,8 @@ class PreparedPolicy:
     """A policy ready to act on a span, and what was done to it first."""
 
     packed: PackedPolicy
+    weights: np.ndarray
+    """What `packed` was made of, in the policy's own order. (P,)"""
     note: str | None
     """What adaptation took place; None for a model that does not adapt."""
     support: tuple[int, int] | None = None
@@ -76,10 +78,11 @@ class Predictor:
         spec = self.checkpoint.policy_spec
         stored = self.checkpoint.weights.numpy()
         if not self.adapts:
-            return PreparedPolicy(packed=pack_weights(spec, stored), note=None)
+            return PreparedPolicy(packed=pack_weights(spec, stored), weights=stored, note=None)
         if not adapt_before_use:
             return PreparedPolicy(
                 packed=pack_weights(spec, stored),
+                weights=stored,
                 note="adapted once, before validation (adapt_before_use is off)",
             )
         recipe = self._recipe()
@@ -87,11 +90,13 @@ class Predictor:
         if support[0] < 0 or not market.tradable[support[0] : support[1]].any():
             return PreparedPolicy(
                 packed=pack_weights(spec, stored),
+                weights=stored,
                 note=f"adapted once, before validation: fewer than {recipe.support_bars} usable bars precede the span",
             )
         weights = self.weights_adapted_on(market, rules, support, capital=capital)
         return PreparedPolicy(
             packed=pack_weights(spec, weights),
+            weights=weights,
             note=f"adapted by {recipe.config.inner_loop_steps} steps on the {recipe.support_bars} bars before the span",
             support=support,
         )

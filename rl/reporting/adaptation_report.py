@@ -11,7 +11,7 @@ from rl.stages.gates import Verdict
 
 BASIS_POINTS = 1e4
 
-_WORDS = {
+COMPARED_WITH = {
     "over_stage_2": "the stage-2 model",
     "over_fine_tune": "plain fine-tuning of it",
     "over_unadapted": "its own start",
@@ -20,6 +20,7 @@ _WORDS = {
     "over_flat": "doing nothing",
     "over_buy_and_hold": "holding",
 }
+"""What the adapted policy is compared with, in words, by the name of the comparison."""
 CONTROLS = ("over_stage_2_iqm", "over_fine_tune_iqm", "over_other_support", "steadiness", "placebo")
 """Criteria that ask why adapting helps, and how often, rather than whether it does."""
 
@@ -56,7 +57,7 @@ def adaptation_words(verdict: Verdict) -> list[str]:
         ]
     shown, hoped, behind, unknown = [], [], [], []
     for each in found["comparisons"]:
-        known, name = each["difference"] is not None, _WORDS[each["name"]]
+        known, name = each["difference"] is not None, COMPARED_WITH[each["name"]]
         if not known:
             unknown.append(name)
         elif each["difference"] <= 0.0:
@@ -88,7 +89,7 @@ def _of_controls(verdict: Verdict) -> list[str]:
     }
     told = [says[each.name] for each in verdict.criteria if each.name in says and each.met is False]
     rare = [
-        _WORDS[each["name"]]
+        COMPARED_WITH[each["name"]]
         for each in verdict.metrics["comparisons"]
         if each["difference"] is not None
         and each["name"] in SAME_SIGN
@@ -114,7 +115,7 @@ def adaptation_text(verdict: Verdict) -> list[str]:
     ]
     compared = [
         [
-            _WORDS[each["name"]],
+            COMPARED_WITH[each["name"]],
             *(_points(each[name]) for name in ("baseline", "difference", "interquartile_mean", "lower")),
             probability(each["p"]),
             "decides" if each["decides"] else "shown",

@@ -1,13 +1,15 @@
-"""The backtest report as text and JSON, and the log of every decision."""
+"""The backtest report as text, JSON and HTML, and the log of every decision."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -17,14 +19,27 @@ from rl.common.atomic_files import write_json, write_text
 from rl.common.errors import UsageError
 from rl.common.printable import printable
 from rl.market.bars import Bars
-from rl.reporting.tables import csv_text, number, percent, table_lines, whole
+from rl.reporting.adaptation_report import adaptation_figures
+from rl.reporting.backtest_words import what_is_shown
+from rl.reporting.tables import SYNTHETIC_PREFIX, csv_text, number, percent, table_lines, whole
+from rl.stages.gates import Verdict
 from rl.trading.kernel import LATE_SESSION_END, NO_FEATURES, ORDER, REASONS
 from rl.trading.ledger import LOG_BAR, LOG_PRICE, LOG_REASON
 
 SCHEMA_VERSION = 1
-ENDINGS = (".txt", ".json")
+ENDINGS = (".txt", ".json", ".html")
 _NOT_THE_CHANCE = "not the chance that there is an edge; shown, not used to decide"
 _AT_OPEN = (ORDER, LATE_SESSION_END, NO_FEATURES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HowMade:
+    """By which command and settings a report came about, so that it can be made again."""
+
+    command: str = ""
+    """The whole command line; empty where it is not known."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Every setting of the backtest, defaults included."""
 
 
 def checked_report_files(paths: Sequence[Path], actions_file: Path | None = None) -> None:
@@ -38,13 +53,22 @@ def checked_report_files(paths: Sequence[Path], actions_file: Path | None = None
             raise UsageError(f"--report-file {path}: the ending has to be one of {', '.join(ENDINGS)}")
         if path.is_dir():
             raise UsageError(f"--report-file {path}: there is a folder of that name")
+        if path.suffix.lower() == ".html" and pages_folder(path).is_file():
+            raise UsageError(
+                f"--report-file {path}: the pages of single symbols go into {pages_folder(path)}, but that is a file"
+            )
     if actions_file is not None and actions_file.is_dir():
         raise UsageError(f"--actions-file {actions_file}: there is a folder of that name")
 
 
+def pages_folder(path: Path) -> Path:
+    """Return the folder beside an HTML report of several symbols that holds a page for each."""
+    return path.with_name(f"{path.stem}_pages")
+
+
 def headline(results: Sequence[SymbolResult]) -> str:
     """Return in a sentence what was shown and what was not."""
-    made_up = [result.symbol for result in results if result.symbol.startswith("SYN_")]
+    made_up = [result.symbol for result in results if result.symbol.startswith(SYNTHETIC_PREFIX)]
     promoted = [result.symbol for result in results if result.model["promoted"]]
     beating = [
         result.symbol
@@ -91,7 +115,7 @@ def text_report(results: Sequence[SymbolResult], portfolio: dict[str, Any]) -> s
 
 def _symbol_text(result: SymbolResult) -> list[str]:
     model, span, figures = result.model, result.span, result.figures.values
-    synthetic = "   SYNTHETIC DATA" if result.symbol.startswith("SYN_") else ""
+    synthetic = "   SYNTHETIC DATA" if result.symbol.startswith(SYNTHETIC_PREFIX) else ""
     lines = [
         f"{result.symbol}{synthetic}",
         f"  model    {model['file']} (stage {model['stage']}; {model['verdict_text']})",
@@ -216,46 +240,104 @@ def _costs_in_words(instrument: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def json_report(results: Sequence[SymbolResult], portfolio: dict[str, Any]) -> dict[str, Any]:
+def json_report(
+    results: Sequence[SymbolResult], portfolio: dict[str, Any], how: HowMade | None = None
+) -> dict[str, Any]:
     """Return the whole report as plain values, unrounded; null with a reason where a figure cannot be computed."""
+    how = how or HowMade()
     return {
         "schema_version": SCHEMA_VERSION,
         "stagegate_version": __version__,
         "generated": _now(),
         "headline": headline(results),
-        "symbols": {
-            result.symbol: {
-                "synthetic": result.symbol.startswith("SYN_"),
-                "model": result.model,
-                "span": result.span,
-                "instrument": result.instrument,
-                "metrics": result.figures.as_dict(),
-                "baselines": result.baselines,
-                "interval_confidence": result.confidence,
-                "cost_frontier": result.cost_frontier,
-                "break_even_cost": result.break_even_cost.as_dict(),
-                "sharpe_after_trials": result.sharpe_after_trials.as_dict(),
-                "exits": result.exits,
-                "latest_trades": result.trades,
-                "notes": list(result.notes),
-            }
-            for result in results
-        },
+        "symbols": {result.symbol: _symbol_json(result) for result in results},
         "portfolio": portfolio,
+        "command": how.command,
+        "config": how.config,
     }
+
+
+def _symbol_json(result: SymbolResult) -> dict[str, Any]:
+    background = result.background
+    return {
+        "synthetic": result.symbol.startswith(SYNTHETIC_PREFIX),
+        "what_is_shown": what_is_shown(result),
+        "model": result.model,
+        "span": result.span,
+        "instrument": result.instrument,
+        "costs_in_words": _costs_in_words(result.instrument),
+        "metrics": result.figures.as_dict(),
+        "baselines": result.baselines,
+        "interval_confidence": result.confidence,
+        "cost_frontier": result.cost_frontier,
+        "break_even_cost": result.break_even_cost.as_dict(),
+        "sharpe_after_trials": result.sharpe_after_trials.as_dict(),
+        "exits": result.exits,
+        **result.breakdown,
+        "price_stretch": result.stretch.as_dict(result.bars),
+        "latest_trades": result.trades,
+        "windows": background.get("windows", {}),
+        "stages": [_stage_json(stage) for stage in background.get("stages", [])],
+        "experts": background.get("experts"),
+        "data_quality": background.get("data_quality"),
+        "plan": background.get("plan"),
+        "notes": list(result.notes),
+    }
+
+
+def _stage_json(stage: dict[str, Any]) -> dict[str, Any]:
+    """Return what a model file says of its training, with the adaptation in the words of the training report."""
+    verdict = stage.get("verdict") or {}
+    if verdict.get("level") != "adaptation":
+        return stage
+    return {**stage, "adaptation": adaptation_figures(Verdict.from_dict(verdict))}
 
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def write_reports(paths: Sequence[Path], results: Sequence[SymbolResult], portfolio: dict[str, Any]) -> None:
-    """Write the report to every path, in the format its ending names."""
+def write_reports(
+    paths: Sequence[Path],
+    results: Sequence[SymbolResult],
+    portfolio: dict[str, Any],
+    how: HowMade | None = None,
+) -> list[Path]:
+    """Write the report to every path, in the format its ending names; return every file written.
+
+    An HTML report of several symbols is an index page, and a page for each in the folder `pages_folder` beside it.
+    """
+    written = []
     for path in paths:
         if path.suffix.lower() == ".json":
-            write_json(path, json_report(results, portfolio))
+            write_json(path, json_report(results, portfolio, how))
+        elif path.suffix.lower() == ".html":
+            written += _write_pages(path, results, portfolio, how)
         else:
             write_text(path, text_report(results, portfolio))
+        written.append(path)
+    return written
+
+
+def _write_pages(
+    path: Path, results: Sequence[SymbolResult], portfolio: dict[str, Any], how: HowMade | None
+) -> list[Path]:
+    # Here, since drawing loads matplotlib, which no other report needs.
+    from rl.reporting.html.backtest_page import index_page, symbol_page
+
+    report = json_report(results, portfolio, how)
+    if len(results) == 1:
+        write_text(path, symbol_page(report, results[0]))
+        return []
+    folder = pages_folder(path)
+    pages = {result.symbol: folder / f"{result.symbol}.html" for result in results}
+    # Quoted, or a file named like an address (javascript:…) would be one.
+    back = f"../{quote(path.name)}"
+    for result in results:
+        write_text(pages[result.symbol], symbol_page(report, result, index=back))
+    links = {symbol: quote(f"{folder.name}/{page.name}") for symbol, page in pages.items()}
+    write_text(path, index_page(report, links))
+    return list(pages.values())
 
 
 def write_actions(path: Path, results: Sequence[tuple[SymbolResult, Bars]]) -> None:

@@ -20,6 +20,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
+SYNTHETIC_PREFIX = "SYN_"
+"""How the symbols of made-up markets begin."""
+
 
 def table_lines(
     headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, width: int = WIDTH

@@ -11,7 +11,15 @@ from typing import Any
 from rl.common.atomic_files import write_json, write_text
 from rl.common.printable import printable
 from rl.reporting.adaptation_report import adaptation_figures, adaptation_text
-from rl.reporting.tables import change, number, percent, probability, table_lines, whole
+from rl.reporting.tables import (
+    SYNTHETIC_PREFIX,
+    change,
+    number,
+    percent,
+    probability,
+    table_lines,
+    whole,
+)
 from rl.stages.mixture_control import Difference, MixtureControl
 from rl.stages.null_bank import Calibration
 from rl.stages.outcomes import StageOutcome, SymbolOutcome
@@ -20,7 +28,6 @@ from rl.stages.stage_model import STAGE_TITLES
 from rl.stages.symbol_data import SymbolData
 
 SCHEMA_VERSION = 1
-SYNTHETIC_PREFIX = "SYN_"
 TEXT_WIDTH = 116
 
 
@@ -143,9 +150,23 @@ def write_training_report(
     text, data = folder / "training_report.txt", folder / "training_report.json"
     notes = [*(calibration.notes() if calibration else []), *(f"{text}." for text in forgotten)]
     write_text(text, printable("\n".join(_text(outcomes, plan, notes)) + "\n"))
-    null_bank = calibration.to_dict() if calibration else None
-    write_json(data, {**_json(outcomes, plan), "null_bank": null_bank, "forgotten_looks": list(forgotten)})
+    write_json(data, training_json(outcomes, plan, calibration, forgotten))
     return [text, data]
+
+
+def training_json(
+    outcomes: Sequence[SymbolOutcome],
+    plan: Plan,
+    calibration: Calibration | None = None,
+    forgotten: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the whole report as plain values, unrounded; arguments as `write_training_report` takes them."""
+    return {
+        **_json(outcomes, plan),
+        "null_bank": calibration.to_dict() if calibration else None,
+        "null_bank_notes": calibration.notes() if calibration else [],
+        "forgotten_looks": list(forgotten),
+    }
 
 
 def _headline(outcomes: Sequence[SymbolOutcome]) -> str:

@@ -257,7 +257,7 @@ def specialisation(
     """
     policy = model.policy()
     rows = _deciding_rows(data, window)
-    parts = _parts_of_flat_account(policy, data.market.features[rows])
+    parts = parts_of_flat_account(policy, data.market.features[rows])
     use = expert_use(parts)
     found = regimes_of(data)
     present, regime = np.unique(found.labels[rows], return_inverse=True)
@@ -292,7 +292,7 @@ def specialisation(
 def collapses_on(data: SymbolData, model: StageModel, window: str) -> list[str]:
     """Return every way in which a mixture is none on a window, in words; empty for a healthy one."""
     features = data.market.features[_deciding_rows(data, window)]
-    return expert_use(_parts_of_flat_account(model.policy(), features)).collapses()
+    return expert_use(parts_of_flat_account(model.policy(), features)).collapses()
 
 
 def _deciding_rows(data: SymbolData, window: str) -> np.ndarray:
@@ -304,7 +304,7 @@ def _deciding_rows(data: SymbolData, window: str) -> np.ndarray:
 
 
 @torch.no_grad()
-def _parts_of_flat_account(policy: ActorCritic, features: np.ndarray) -> MixtureParts:
+def parts_of_flat_account(policy: ActorCritic, features: np.ndarray) -> MixtureParts:
     """Return what gate and experts say on these bars to an account that holds nothing. (B, F)"""
     observations = np.zeros((len(features), features.shape[1] + ACCOUNT_FEATURES), dtype=np.float32)
     observations[:, : features.shape[1]] = features

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
+import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,16 +32,26 @@ from rl.checkpoints.registry import Found, best_available, has_model
 from rl.common.errors import DATA, GATE_STOPPED, OK, CheckpointError, DataError, StagegateError
 from rl.common.runlog import RunLog
 from rl.common.seeding import generator
-from rl.features.processed_store import ProcessOutcome, load_processed
+from rl.features.processed_store import Processed, ProcessOutcome, load_processed
 from rl.market.bars import Bars, readable_label
 from rl.market.calendars import calendar
 from rl.market.checks import counted
 from rl.market.instruments import FoundInstrument, InstrumentBook, load_instruments
-from rl.market.splits import Splits
-from rl.reporting.backtest_report import checked_report_files, text_report, write_actions, write_reports
+from rl.features.scaler import FeatureScaler
+from rl.market.splits import WINDOW_NAMES, Splits
+from rl.reporting.backtest_report import (
+    HowMade,
+    checked_report_files,
+    text_report,
+    write_actions,
+    write_reports,
+)
 from rl.stages.evaluation import look_subject, named_window
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
+from rl.stages.expert_usage import expert_usage
 from rl.stages.model_files import model_from
+from rl.stages.model_history import stage_history
+from rl.stages.symbol_data import SymbolData
 from rl.stages.trials import conclusions, forgotten_looks, trials_of
 from rl.trading.market_arrays import MarketArrays
 from rl.trading.metrics import session_returns, sharpe_ratio
@@ -82,7 +95,7 @@ def backtest(options: argparse.Namespace) -> int:
         if options.dry_run:
             console.result(f"Dry run: {counted(with_model, 'symbol')} would be tested; nothing was.")
         elif done:
-            _report(done, options, console)
+            _report(done, config, options, console)
     if console.problems:
         return max(error.exit_code for error in console.problems.values())
     if options.strict and not all(result.model["promoted"] for result, _ in done):
@@ -224,9 +237,76 @@ def _backtest_symbol(
             trials=trials.count,
             trial_variance=trials.sharpe_variance,
             notes=notes,
+            price_stretch=config.report.price_stretch,
+            price_stretch_bars=config.report.price_stretch_bars,
+            background={
+                "windows": _windows(checkpoint, bars),
+                "stages": stage_history(options.models_dir, checkpoint),
+                "experts": expert_usage(
+                    _symbol_data(checkpoint, processed, market, rules, instrument),
+                    checkpoint.policy_spec,
+                    prepared.weights,
+                    replay,
+                    split=config.split,
+                    seed=config.seed,
+                ),
+                "data_quality": _data_quality(processed),
+                "plan": checkpoint.plan,
+            },
         ),
         bars,
     )
+
+
+def _windows(checkpoint: Checkpoint, bars: Bars) -> dict[str, dict[str, Any]]:
+    """Return the dates of the model's windows, the test window as far as the bars go."""
+    found = {}
+    for name in WINDOW_NAMES:
+        (start, stop), _ = _window(checkpoint, bars, name)
+        found[name] = {
+            "from": readable_label(bars, start),
+            "to": readable_label(bars, stop - 1),
+            "first_row": start,
+            "bars": stop - start,
+        }
+    return found
+
+
+def _symbol_data(
+    checkpoint: Checkpoint,
+    processed: Processed,
+    market: MarketArrays,
+    rules: TradingRules,
+    instrument: FoundInstrument,
+) -> SymbolData:
+    """Return the symbol as the stages see it, with the model's own windows and scaler."""
+    return SymbolData(
+        symbol=checkpoint.symbol,
+        found=instrument,
+        bars=processed.bars,
+        table=processed.features,
+        feature_names=tuple(checkpoint.feature_names),
+        gate_columns=tuple(checkpoint.policy_spec.get("gate_inputs", ())),
+        scaler=FeatureScaler.from_dict(checkpoint.scaler),
+        market=market,
+        splits=Splits.from_boundaries(processed.bars, checkpoint.splits),
+        embargo_bars=int(checkpoint.splits.get("embargo_bars", 0)),
+        rules=rules,
+        data_hash=processed.meta["data_hash"],
+        sessions_per_year=calendar(instrument.instrument.calendar).sessions_per_year,
+        notes=(),
+    )
+
+
+def _data_quality(processed: Processed) -> dict[str, Any]:
+    """Return what processing the raw file found, without the places of this machine."""
+    meta = processed.meta
+    kept = ("bars", "first_bar", "last_bar", "sessions", "usable_bars", "counts", "notes", "data_hash")
+    return {
+        "raw_file": meta["raw"]["file"],
+        "features": len(meta["features"]),
+        **{name: meta.get(name) for name in kept},
+    }
 
 
 _COUNTED_WINDOWS = {"promotion": ("promotion",), "test": ("test",), "all": ("promotion", "test")}
@@ -383,16 +463,33 @@ def _model_facts(found: Found) -> dict[str, Any]:
     }
 
 
-def _report(done: list[tuple[SymbolResult, Bars]], options: argparse.Namespace, console: Console) -> None:
+def _report(
+    done: list[tuple[SymbolResult, Bars]],
+    config: BacktestConfig,
+    options: argparse.Namespace,
+    console: Console,
+) -> None:
     results = [result for result, _ in done]
     portfolio = portfolio_figures(results)
+    how = HowMade(command=shlex.join(["python", *sys.argv]), config=config.model_dump(mode="json"))
     console.say(text_report(results, portfolio))
-    write_reports(options.report_file, results, portfolio)
+    written = write_reports(options.report_file, results, portfolio, how)
     if options.actions_file:
         write_actions(options.actions_file, done)
     for result in results:
         console.event(
-            "symbol_done", symbol=result.symbol, model=result.model, metrics=result.figures.as_dict()
+            "symbol_done",
+            symbol=result.symbol,
+            model=result.model,
+            span=result.span,
+            metrics=result.figures.as_dict(),
+            buy_and_hold=result.baselines["buy_and_hold"],
         )
+    console.event("reports_written", files=[str(path.absolute()) for path in written])
     for path in [*options.report_file, *([options.actions_file] if options.actions_file else [])]:
         console.result(f"written: {path}")
+    if any(path.suffix.lower() == ".html" for path in options.report_file):
+        # Here, since its templates load jinja2, which no other report needs.
+        from rl.reporting.html.runs_page import write_runs_page
+
+        console.result(f"all runs: {write_runs_page(options.reports_dir)}")

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rl import __version__
 from rl.apps.commands.console import Console, TrainingListener
@@ -36,6 +37,7 @@ from rl.market.instruments import InstrumentBook, load_instruments
 from rl.reporting.training_report import (
     promotion_table,
     summary_table,
+    training_json,
     windows_table,
     write_training_report,
 )
@@ -349,6 +351,7 @@ def _report(
     if plan.monitoring.generate_reports:
         for path in write_training_report(outcomes, plan, folder, calibration, forgotten):
             console.result(f"report: {path}")
+        _write_pages(training_json(outcomes, plan, calibration, forgotten), folder, options, console)
     for outcome in outcomes:
         console.event(
             "symbol_done",
@@ -374,6 +377,16 @@ def _report(
     for file in options.instruments:
         words += ["--instruments", str(file)]
     console.result(f"Next: {shlex.join([*words, '--report-file', 'backtest_report.txt'])}")
+
+
+def _write_pages(report: dict[str, Any], folder: Path, options: argparse.Namespace, console: Console) -> None:
+    # Here, since drawing loads matplotlib, which training does without.
+    from rl.reporting.html.runs_page import write_runs_page
+    from rl.reporting.html.training_page import write_training_page
+
+    page = write_training_page(report, folder, shlex.join(["python", *sys.argv]))
+    console.result(f"report: {page}")
+    console.result(f"all runs: {write_runs_page(options.reports_dir)}")
 
 
 def _exit_code(
