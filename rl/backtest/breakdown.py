@@ -72,7 +72,7 @@ def worst_drawdowns(equity: np.ndarray, start: int, bars: Bars, count: int) -> l
     """
     under = equity < np.maximum.accumulate(equity)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], under, [False]]).astype(np.int8)))
-    found = []
+    found: list[dict[str, Any]] = []
     for first, end in zip(edges[::2], edges[1::2], strict=True):
         peak = first - 1
         trough = first + int(np.argmin(equity[first:end]))

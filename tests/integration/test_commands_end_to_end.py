@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from typing import Any
 import pytest
 
 from rl.checkpoints.checkpoint import load_checkpoint
+from tests.browser import PHONE, a_browser, opened
 from tests.integration.command_line import PLAN, ROOT, TINY, Finished, Workplace
+from tests.page_reading import disagreement, read_page
 
 SYMBOL = "SYN_planted_2"
 OTHER = "SYN_ou_2"
@@ -44,7 +47,8 @@ def training(place) -> Finished:
 def backtest(place, training) -> Finished:
     done = place.backtest(
         "--symbols", SYMBOL, "--report-file", str(place.root / "out" / "r.txt"),
-        "--report-file", str(place.root / "out" / "r.json"), "--actions-file", str(place.root / "out" / "a.csv"),
+        "--report-file", str(place.root / "out" / "r.json"), "--report-file", str(place.root / "out" / "r.html"),
+        "--actions-file", str(place.root / "out" / "a.csv"),
     )  # fmt: skip
     assert done.code == 0, done.err
     return done
@@ -126,7 +130,7 @@ def test_training_ends_with_the_gate_table_the_report_and_the_next_command(train
     ]  # fmt: skip
     assert lines[table + 2].split()[0] == SYMBOL
     assert "(SYNTHETIC)" in lines[table + 2] + lines[table + 3]
-    assert [line.split(": ")[0] for line in lines[-3:]] == ["report", "report", "Next"]
+    assert [line.split(": ")[0] for line in lines[-5:]] == ["report", "report", "report", "all runs", "Next"]
     assert lines[-1].startswith(f"Next: python run_backtest.py --symbols {SYMBOL}")
     assert training.err == ""
 
@@ -157,6 +161,7 @@ def test_training_leaves_a_run_folder_with_config_log_and_reports(place, trainin
     folder = run_folder(place)
     assert {path.name for path in folder.iterdir()} == {
         "run.jsonl", "config.resolved.yaml", "training_report.txt", "training_report.json",
+        "training_report.html",
     }  # fmt: skip
     events = [strict_json(line) for line in (folder / "run.jsonl").read_text().splitlines()]
     names = [event["event"] for event in events]
@@ -553,3 +558,76 @@ def test_the_scripts_themselves_run_from_the_checkout(place, training, tmp_path)
 def test_the_tiny_plan_is_the_shipped_one_made_small():
     assert PLAN.is_file()
     assert all("=" in setting for setting in TINY)
+
+
+# --- pages ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_number_of_the_pages_is_the_one_in_the_json(place, report, backtest):
+    """One page for the symbol, one for the training run, one for all runs; each from the values of its JSON."""
+    symbol = read_page((place.root / "out" / "r.html").read_text())
+    assert len(symbol.figures) > 300
+    assert [told for each in symbol.figures if (told := disagreement(each, report["symbols"][SYMBOL]))] == []
+    trained = read_page((run_folder(place) / "training_report.html").read_text())
+    assert len(trained.figures) > 100
+    assert [told for each in trained.figures if (told := disagreement(each, training_report(place)))] == []
+    assert symbol.loose_numbers == trained.loose_numbers == []
+    for page in (symbol, trained):
+        assert not re.search(r"\b(nan|NaN|inf|None)\b", page.text)
+
+
+def test_the_pages_show_how_each_stage_was_trained_and_judged(place, backtest):
+    text = read_page((place.root / "out" / "r.html").read_text()).text
+    for words in (
+        "stage 1 (ppo)",
+        "stage 2 (moe)",
+        "stage 3 (maml)",
+        "SYNTHETIC",
+        "look 1 at",
+        "query windows",
+    ):
+        assert words in text
+    assert "Experts by regime" in text
+    trained = read_page((run_folder(place) / "training_report.html").read_text()).text
+    for words in (
+        "Null policies that passed a gate most often",
+        "on the same bars",
+        "The whole plan, defaults included",
+    ):
+        assert words in trained
+
+
+def test_the_page_of_all_runs_has_a_row_for_each_and_leads_to_its_report(place, backtest, report):
+    index = place.reports / "index.html"
+    page = read_page(index.read_text())
+    own = report["symbols"][SYMBOL]["metrics"]
+    shown = {each.at: each.text for each in page.figures}
+    assert (
+        shown["rows/0/total_return"].replace("−", "-")
+        == f"{100 * own['total_return']:.1f}\N{NO-BREAK SPACE}%"
+    )
+    assert shown["rows/0/total_trades"] == f"{own['total_trades']:,}"
+    assert all((index.parent / link).resolve().is_file() for link in page.links)
+    assert len(page.links) == 2
+
+
+def test_no_report_is_written_where_the_plan_asks_for_none(tmp_path):
+    place = Workplace(tmp_path)
+    place.synth(SYMBOL)
+    done = place.train("--symbols", SYMBOL, "--stages", "ppo", settings=["monitoring.generate_reports=false"])
+    assert done.code == 0, done.err
+    assert not list(place.reports.rglob("training_report.*"))
+    assert not (place.reports / "index.html").exists()
+
+
+def test_the_pages_of_real_runs_open_in_a_browser_and_fit_a_phone(place, backtest):
+    pages = [
+        place.root / "out" / "r.html",
+        run_folder(place) / "training_report.html",
+        place.reports / "index.html",
+    ]
+    with a_browser() as browser:
+        for path in pages:
+            with opened(browser, path, PHONE) as found:
+                assert found.overflow() <= 0, path
+                assert (found.complaints, found.asked_for) == ([], []), path

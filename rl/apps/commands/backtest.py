@@ -8,7 +8,6 @@ import shlex
 import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,11 +32,11 @@ from rl.common.errors import DATA, GATE_STOPPED, OK, CheckpointError, DataError,
 from rl.common.runlog import RunLog
 from rl.common.seeding import generator
 from rl.features.processed_store import Processed, ProcessOutcome, load_processed
+from rl.features.scaler import FeatureScaler
 from rl.market.bars import Bars, readable_label
 from rl.market.calendars import calendar
 from rl.market.checks import counted
 from rl.market.instruments import FoundInstrument, InstrumentBook, load_instruments
-from rl.features.scaler import FeatureScaler
 from rl.market.splits import WINDOW_NAMES, Splits
 from rl.reporting.backtest_report import (
     HowMade,

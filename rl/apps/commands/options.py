@@ -164,7 +164,7 @@ def backtest_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="report as .txt or .json by its ending; may be repeated",
+        help="report as .txt, .json or .html by its ending; may be repeated",
     )
     where.add_argument(
         "--actions-file",

@@ -133,13 +133,17 @@ def _charts(result: SymbolResult, found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _months(months: Sequence[dict[str, Any]]) -> list[tuple[int, list[tuple[tuple[int] | None, str]]]]:
-    """Return each year with its twelve cells: the place of the month in the report, if it is in the span, and its heat."""
+_Cell = tuple[int | None, str]
+"""Place of a month in the report, None outside the span, and the class of its colour."""
+
+
+def _months(months: Sequence[dict[str, Any]]) -> list[tuple[int, list[_Cell]]]:
+    """Return each year with its twelve cells."""
     largest = max((abs(each["strategy"]) for each in months if each["strategy"] is not None), default=0.0)
-    years: dict[int, list[tuple[tuple[int] | None, str]]] = {}
+    years: dict[int, list[_Cell]] = {}
     for place, each in enumerate(months):
         row = years.setdefault(each["year"], [(None, "")] * 12)
-        row[each["month"] - 1] = ((place,), _heat(each["strategy"], largest))
+        row[each["month"] - 1] = (place, _heat(each["strategy"], largest))
     return sorted(years.items())
 
 

@@ -1,4 +1,4 @@
-"""Figures of a JSON report as HTML: each says where in the report it stands, how it is written, or why it is missing."""
+"""Figures of a JSON report as HTML: each says where in the report it stands, or why it is missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FORMS = {
     "number1": lambda value: number(value, 1),
     "number0": lambda value: number(value, 0),
     "number3": lambda value: number(value, 3),
-    "figures4": lambda value: f"{value:,.4g}",
+    "figures4": lambda value: number(value, 0) if abs(value) >= 1000 else f"{value:.4g}",
     "percent": percent,
     "percent0": lambda value: percent(value, 0),
     "percent2": lambda value: percent(value, 2),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -33,7 +35,7 @@ SMALL = 5.2
 """Width of charts that stand side by side on a desktop and fill a phone."""
 
 _FONT = "DejaVu Sans"
-_STYLE = {
+_STYLE: Any = {
     "font.family": _FONT,
     "font.size": 10,
     "svg.fonttype": "none",
@@ -69,7 +71,7 @@ _STYLE = {
 def drawn(name: str, title: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> Markup:
     """Return a figure as an SVG element.
 
-    Text stays text: it can be searched, read aloud, and takes a quarter of the bytes of drawn letters. Sizes of text are
+    Text stays text: it can be searched, read aloud, and takes a quarter of the bytes of drawn letters. Its sizes are
     measured in a wide font that comes with matplotlib, so other fonts fit as well.
 
     Args:
@@ -145,7 +147,7 @@ def thinned(values: np.ndarray, columns: int) -> np.ndarray:
         return np.arange(n)
     edges = np.linspace(0, n, columns + 1).astype(int)
     kept = {0, n - 1}
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         part = values[start:stop]
         kept |= {int(start), int(stop) - 1, int(start + np.argmin(part)), int(start + np.argmax(part))}
     return np.array(sorted(kept))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from markupsafe import Markup
@@ -18,9 +19,14 @@ COLUMNS_PER_INCH = 32
 """Columns of pixels lines are thinned to."""
 
 
-def both_widths(
-    name: str, title: str, heights: tuple[float, float], draw: Callable[[Figure, bool], None]
-) -> Markup:
+class Drawing(Protocol):
+    """Fills a figure that is drawn twice."""
+
+    def __call__(self, figure: Figure, *, is_narrow: bool) -> None:
+        """Draw; the narrow one is for phones."""
+
+
+def both_widths(name: str, title: str, heights: tuple[float, float], draw: Drawing) -> Markup:
     """Return a chart for wide screens and paper and one for phones; the page's style shows one of them.
 
     Args:
@@ -29,8 +35,8 @@ def both_widths(
         heights: Of the wide and the narrow one, in inches.
         draw: Fills the figure; told whether it is the narrow one.
     """
-    wide = drawn(f"{name}-wide", title, (WIDE, heights[0]), lambda figure: draw(figure, False))
-    narrow = drawn(f"{name}-narrow", title, (NARROW, heights[1]), lambda figure: draw(figure, True))
+    wide = drawn(f"{name}-wide", title, (WIDE, heights[0]), partial(draw, is_narrow=False))
+    narrow = drawn(f"{name}-narrow", title, (NARROW, heights[1]), partial(draw, is_narrow=True))
     return Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(wide, narrow)
 
 
@@ -40,7 +46,7 @@ def equity_chart(result: SymbolResult) -> Markup:
     own, held = 100 * (replay.equity / capital - 1), 100 * (result.held_equity / capital - 1)
     falls, held_falls = _drawdown(replay.equity), _drawdown(result.held_equity)
 
-    def draw(figure: Figure, is_narrow: bool) -> None:
+    def draw(figure: Figure, *, is_narrow: bool) -> None:
         columns = int((NARROW if is_narrow else WIDE) * COLUMNS_PER_INCH)
         top, low = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
         top.axhline(0.0, color=COLOURS["muted"], linewidth=1.0, linestyle=":", label="doing nothing")
@@ -128,7 +134,7 @@ def price_chart(result: SymbolResult) -> Markup:
     first = stretch.start - replay.start
     held = replay.held[first : first + (stretch.stop - stretch.start)]
 
-    def draw(figure: Figure, is_narrow: bool) -> None:
+    def draw(figure: Figure, *, is_narrow: bool) -> None:
         top, low = figure.subplots(2, 1, sharex=True, height_ratios=[4.5, 1])
         count = stretch.stop - stretch.start
         along = np.arange(count)
@@ -167,7 +173,8 @@ def price_chart(result: SymbolResult) -> Markup:
         _name_bars(low, bars, stretch.start, stretch.stop, 2 if is_narrow else 6)
         top.margins(x=0.01)
 
-    title = f"Closes of {result.symbol} on {stretch.stop - stretch.start} bars with entries and exits, and the position held"
+    count = stretch.stop - stretch.start
+    title = f"Closes of {result.symbol} on {count} bars with entries and exits, and the position held"
     return both_widths("price", title, (4.2, 4.6), draw)
 
 
