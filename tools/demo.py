@@ -47,6 +47,7 @@ def main() -> int:
     tested = run(
         "run_backtest.py", "--symbols", "all", "--process-data", "--quiet", *FOLDERS,
         "--report-file", str(REPORT), "--report-file", str(REPORT.with_suffix(".json")),
+        "--report-file", str(REPORT.with_suffix(".html")),
     )  # fmt: skip
     if tested:
         return tested
@@ -54,7 +55,8 @@ def main() -> int:
     print(
         "\nThe markets are made up and all say SYNTHETIC: planted has an edge, regimes too, noise has none."
     )
-    print(f"Report: {REPORT}   (whole demo: {time.monotonic() - started:.0f} s)")
+    seconds = time.monotonic() - started
+    print(f"Report: {REPORT}   In a browser: {REPORT.with_suffix('.html')}   (whole demo: {seconds:.0f} s)")
     return 0
 
 

@@ -475,6 +475,7 @@ def _report(
     written = write_reports(options.report_file, results, portfolio, how)
     if options.actions_file:
         write_actions(options.actions_file, done)
+    console.event("reports_written", files=[str(path.absolute()) for path in written])
     for result in results:
         console.event(
             "symbol_done",
@@ -484,7 +485,6 @@ def _report(
             metrics=result.figures.as_dict(),
             buy_and_hold=result.baselines["buy_and_hold"],
         )
-    console.event("reports_written", files=[str(path.absolute()) for path in written])
     for path in [*options.report_file, *([options.actions_file] if options.actions_file else [])]:
         console.result(f"written: {path}")
     if any(path.suffix.lower() == ".html" for path in options.report_file):

@@ -73,7 +73,9 @@ def _trained(run: Path, report: dict[str, Any], reports_dir: Path) -> list[dict[
     rows = []
     for symbol, found in report["symbols"].items():
         champion = found["champion"]
-        validation = found["stages"][champion]["validation"] if champion else {}
+        # With --stages, the champion may be a model that an earlier run trained.
+        validation = found["stages"].get(champion, {}).get("validation", {})
+        missing = "the champion was trained in an earlier run" if champion else "there is no champion"
         promotion = found["promotion"]
         passed = promotion is not None and promotion["outcome"] == "PASS" and found["final_model"] is not None
         told = "no champion" if promotion is None else f"promotion {promotion['outcome']}"
@@ -88,7 +90,7 @@ def _trained(run: Path, report: dict[str, Any], reports_dir: Path) -> list[dict[
                 "promoted": passed,
                 "in_sample": True,
                 "link": _link(page, reports_dir) if page.is_file() else None,
-                **_figures(validation, None, "not part of the training report"),
+                **_figures(validation, None, missing, "not part of the training report"),
             }
         )
     return rows
@@ -121,15 +123,17 @@ def _tested(run: Path, lines: list[str], reports_dir: Path) -> list[dict[str, An
                 "promoted": event["model"]["promoted"],
                 "in_sample": bool(span.get("seen_in_training_or_choosing")),
                 "link": _link(own[0], reports_dir) if own else None,
-                **_figures(event["metrics"], event.get("buy_and_hold"), "not recorded by this run"),
+                **_figures(event["metrics"], event.get("buy_and_hold"), "", "not recorded by this run"),
             }
         )
     return rows
 
 
-def _figures(found: dict[str, Any], held: dict[str, Any] | None, no_hold: str) -> dict[str, Any]:
+def _figures(
+    found: dict[str, Any], held: dict[str, Any] | None, missing: str, no_hold: str
+) -> dict[str, Any]:
     values = {column.key: found.get(column.key) for column in COLUMNS if column.key != "held"}
-    reasons = found.get("not_computed", {}) if found else dict.fromkeys(values, "there is no champion")
+    reasons = found.get("not_computed", {}) if found else dict.fromkeys(values, missing)
     return {
         **values,
         "held": held["total_return"] if held else None,

@@ -16,6 +16,7 @@ from rl.policies.actor_critic import ActorCritic, build_policy
 from rl.policies.encoders import MixtureParts
 from rl.policies.forward import pack
 from rl.stages.evaluation import replay_on
+from rl.stages.expert_usage import expert_usage
 from rl.stages.specialisation import (
     NEVER,
     KnockOut,
@@ -155,6 +156,21 @@ def moody_edge() -> SymbolData:
     closes = bars.close * np.exp(np.concatenate([[0.0], np.cumsum(drift[:-1])]))
     moved = bars_from_closes(closes, symbol=bars.symbol, bars_per_session=BARS_PER_SESSION, extra=bars.extra)
     return symbol_of(moved, PLAN)
+
+
+def test_a_backtest_finds_of_the_same_bars_what_the_training_report_found(data):
+    """Two reports of one thing may not differ, and the backtest leaves out only the trials."""
+    policy = led_by_mood(data, [LONG, FLAT, SHORT])
+    replay = replayed(data, policy)
+    whole = json.loads(json.dumps(found_on(data, policy).as_dict()))
+    weights = policy.flat_parameters().detach().numpy()
+    usage = expert_usage(data, policy.spec, weights, replay, split="validation", seed=1)
+    assert usage is not None
+    assert set(whole) - set(usage) == {
+        "knock_outs", "assignment", "follows_regimes", "collapses", "specialises", "verdict",
+    }  # fmt: skip
+    assert json.loads(json.dumps(usage)) == {name: whole[name] for name in usage}
+    assert expert_usage(data, {"encoder": "mlp"}, weights, replay, split="validation", seed=1) is None
 
 
 def test_experts_specialise_where_the_gate_follows_the_regimes_and_that_pays():

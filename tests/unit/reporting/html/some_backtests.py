@@ -28,7 +28,8 @@ def a_verdict(**changes: Any) -> dict[str, Any]:
     ]  # fmt: skip
     verdict = {
         "outcome": "FAIL", "level": "progress", "symbol": "Nifty_15", "stage": "ppo", "criteria": criteria,
-        "trades": 129, "sessions": 122, "alpha_used": 0.025, "attempt": 1, "reasons": ["profit_factor is missed."], "metrics": {},
+        "trades": 129, "sessions": 122, "alpha_used": 0.025, "attempt": 1,
+        "reasons": ["profit_factor is missed."], "metrics": {},
         "sessions_needed": 31,
         "window": {"name": "validation", "from": "2020-05-28T04:00:00Z", "to": "2021-04-26T10:00:00Z"},
         "context": {"null_bank": {"flat": "INCONCLUSIVE", "buy_and_hold": "FAIL"},
