@@ -146,7 +146,9 @@ def disagreement(figure: Figure, report: Any) -> str | None:
     if (percent is not None) != figure.form.startswith(("percent", "change")):
         return f"{figure.at}: {figure.form} has to say its unit, but is {figure.text!r}"
     last_digit = 10.0 ** (power - len(decimals or ""))
-    room = 0.5000001 * last_digit if figure.form != "whole" else 0.0
+    # A count is exact; the mean of counts is rounded.
+    is_count = figure.form == "whole" and value == int(value)
+    room = 0.0 if is_count else 0.5000001 * last_digit
     return (
         None if abs(number - wanted) <= room + 1e-12 else f"{figure.at}: {wanted!r}, shown as {figure.text!r}"
     )

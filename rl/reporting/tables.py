@@ -66,8 +66,8 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def whole(value: float | None) -> str:
-    """Return a whole number with thousands marked, or a dash."""
-    return "-" if value is None else f"{int(value):,}"
+    """Return a whole number with thousands marked, or a dash; a mean is rounded to the nearest."""
+    return "-" if value is None else f"{round(value):,}"
 
 
 def probability(value: float | None) -> str:

@@ -71,3 +71,10 @@ def test_a_name_in_a_table_cannot_act_on_the_terminal_nor_be_markup():
     assert "\\x1b]0;owned" in shown
     assert "\\[red]a[/red]" in shown
     assert "[link=http://x]b[/link]" in shown
+
+
+def test_a_mean_of_counts_is_rounded_and_not_cut_off():
+    """The trades of twenty random traders have a mean; 2572.55 is not 2,572."""
+    assert whole(2572.55) == "2,573"
+    assert whole(-2) == "-2"
+    assert whole(1234567) == "1,234,567"
