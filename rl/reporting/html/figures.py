@@ -69,7 +69,7 @@ class Figures:
         for part in place.split("/"):
             if isinstance(found, dict):
                 found = found.get(part)
-            elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
+            elif isinstance(found, list | tuple) and part.isdecimal() and int(part) < len(found):
                 found = found[int(part)]
             else:
                 return None

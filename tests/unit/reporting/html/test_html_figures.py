@@ -74,3 +74,14 @@ def test_a_table_names_its_columns_so_that_it_can_be_compared():
     )
     found = {figure.at: figure.text for figure in read_page(html).figures}
     assert found == {"rows/0/n": "x", "rows/0/v": f"50.0{NBSP}%", "rows/1/n": "y", "rows/1/v": "–a"}
+
+
+def test_a_list_that_is_a_tuple_before_it_is_written_is_read_like_one():
+    """Reports are drawn from the objects in memory; JSON makes lists of their tuples."""
+    figures = Figures({"experts": ({"leads": 0.25}, {"leads": 0.75})})
+    assert [
+        read_page(str(figures(f"experts/{place}/leads", "percent0"))).figures[0].text for place in (0, 1)
+    ] == [
+        f"25{NBSP}%",
+        f"75{NBSP}%",
+    ]
