@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from rl import __version__
+from rl.common.printable import printable
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -21,7 +22,7 @@ def unbroken(sentence: str) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page. Every text that goes into it is escaped, unless it is `Markup`.
+    """Return a page. Every text that goes into it is escaped, unless it is `Markup`; control characters are shown.
 
     Its content security policy lets nothing be loaded and no script run but the one inside, named by its hash. Styles
     are let through, since the charts carry theirs on every element.
@@ -45,10 +46,12 @@ def render(template: str, **values: Any) -> str:
         "form-action 'none'"
     )
     # The two files are ours; nothing from a report goes into them.
-    return environment.get_template(template).render(
+    page = environment.get_template(template).render(
         version=__version__,
         policy=policy,
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),  # noqa: S704
         script=Markup(script),  # noqa: S704
         **values,
     )
+    # A name may hold codes that turn the reading direction round, or that no file can hold.
+    return printable(page)

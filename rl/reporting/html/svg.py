@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -80,7 +81,9 @@ def drawn(name: str, title: str, size: tuple[float, float], draw: Callable[[Figu
         size: Width and height in inches.
         draw: Fills the figure.
     """
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        # A letter that the measuring font lacks is drawn by the reader's own.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
         figure.patch.set_alpha(0.0)
         draw(figure)

@@ -151,7 +151,7 @@ def test_the_page_needs_nothing_from_elsewhere(html):
 
 
 def test_hostile_names_stay_text():
-    hostile = "</script><script>alert(1)</script>\"'<img src=x onerror=alert(1)>${x}$"
+    hostile = "</script><script>alert(1)</script>\"'<img src=x onerror=alert(1)>${x}$\u202e中"
     background = a_background((0, 300))
     background["data_quality"] |= {"raw_file": hostile, "notes": [hostile]}
     background["experts"]["regimes"] = [hostile, "high"]
@@ -169,6 +169,7 @@ def test_hostile_names_stay_text():
     assert page.tags.count("script") == 1
     assert "img" not in page.tags
     assert page.text.count("alert(1)") > 16
+    assert "\u202e" not in page_text, "a name may not turn the reading direction round"
 
 
 def test_thinning_keeps_every_extreme():
