@@ -73,4 +73,4 @@ def baselines_of_plain(plain: Mapping[str, Any]) -> Baselines:
 
 def _array(kept: Any) -> np.ndarray:
     """Return a copy of an array, or of the tensor it was kept as."""
-    return np.array(kept)
+    return np.asarray(kept).copy()

@@ -80,7 +80,7 @@ class _Contender:
         return cls(
             model=model_of_plain(plain["model"]),
             verdict=Verdict.from_dict(plain["verdict"]),
-            returns=np.array(plain["returns"]),
+            returns=np.asarray(plain["returns"]).copy(),
             lineage=tuple(plain["lineage"]),
             adaptation=plain["adaptation"],
         )
