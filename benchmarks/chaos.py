@@ -25,6 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("kills", "moments", "signals", "damage", "workers", "trainers")
+STAGES = ("ppo", "moe", "maml")
 
 PLAN = (
     "training_params.ppo.num_envs=16",
@@ -101,7 +102,7 @@ class Place:
     def command(self, *more: str) -> list[str]:
         """Return the words of the command."""
         folders = {"raw-data-dir": "raw", "processed-data-dir": "processed"}
-        words = [sys.executable, "run_training.py", "--symbols", *self.symbols]
+        words = [sys.executable, "run_training.py", "--symbols", *self.symbols, "--stages", *STAGES]
         for option, folder in {**folders, "models-dir": "models", "reports-dir": "reports"}.items():
             words += [f"--{option}", str(self.root / folder)]
         return [*words, *(word for key in PLAN for word in ("--set", key)), *self.options, *more]
@@ -243,6 +244,11 @@ def strays(place: Place) -> int:
     return len(list(place.root.rglob("*.tmp")))
 
 
+def run_in_a_process(place: Place) -> int:
+    """Run a place's command and return its exit code."""
+    return place.start().wait()
+
+
 # --- the parts --------------------------------------------------------------------------------------------------------
 
 
@@ -253,30 +259,34 @@ class Chaos:
     symbol: str
     random: random.Random
     options: argparse.Namespace
-    _reference: dict[str, Any] | None = None
+    run: Callable[[Place], int] = run_in_a_process
+    """How a run that nobody disturbs is made."""
+    _references: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
     _seconds: float = 0.0
 
-    def reference(self) -> dict[str, Any]:
+    def reference(self, *symbols: str) -> dict[str, Any]:
         """Return the traces of a run nobody disturbs; made once."""
-        if self._reference is None:
-            place = new_place([self.symbol])
+        names = symbols or (self.symbol,)
+        if names not in self._references:
+            place = new_place(names)
             began = time.monotonic()
-            code = place.start().wait()
+            code = self.run(place)
             self._seconds = time.monotonic() - began
             _require(code == 0, place, f"the undisturbed run ended with {code}")
-            self._reference = traces(place)
+            self._references[names] = traces(place)
             shutil.rmtree(place.root)
-        return self._reference
+        return self._references[names]
 
     def kills(self) -> dict[str, Any]:
         """Kill -9 at random moments, look at the files each time, go on, and compare every run that ends."""
-        return self._disturbed(self.options.kills, signal.SIGKILL)
+        return self.disturbed(self.options.kills, [signal.SIGKILL])
 
     def signals(self) -> dict[str, Any]:
         """SIGTERM at random moments: how soon does it end, is all of it saved, does it come to the same."""
-        return self._disturbed(self.options.signals, signal.SIGTERM)
+        return self.disturbed(self.options.signals, [signal.SIGTERM])
 
-    def _disturbed(self, wanted: int, number: signal.Signals) -> dict[str, Any]:
+    def disturbed(self, wanted: int, numbers: Sequence[signal.Signals]) -> dict[str, Any]:
+        """Send so many signals, in turn, at random moments of as many trainings as that takes."""
         reference = self.reference()
         found: dict[str, Any] = {
             "disturbed": 0, "unreadable": 0, "behind": 0, "runs_ended": 0, "runs_differing": 0, "strays_left": 0,
@@ -284,7 +294,7 @@ class Chaos:
         }  # fmt: skip
         while found["disturbed"] < wanted:
             place = new_place([self.symbol])
-            self._one_run(place, wanted, number, found)
+            self._one_run(place, wanted, numbers, found)
             found["runs_ended"] += 1
             if names := differing(place, reference):
                 found["runs_differing"] += 1
@@ -295,7 +305,9 @@ class Chaos:
         found["exit_codes"] = sorted(set(found["exit_codes"]))
         return found
 
-    def _one_run(self, place: Place, wanted: int, number: signal.Signals, found: dict[str, Any]) -> None:
+    def _one_run(
+        self, place: Place, wanted: int, numbers: Sequence[signal.Signals], found: dict[str, Any]
+    ) -> None:
         """Disturb one training again and again, and in the end let it end."""
         watch, acknowledged, last = Watch(place), {}, {"event": "nothing"}
 
@@ -324,7 +336,7 @@ class Chaos:
                 _require(process.wait() == 0, place, f"an undisturbed run ended with {process.returncode}")
                 return
             asked = time.monotonic()
-            process.send_signal(number)
+            process.send_signal(numbers[found["disturbed"] % len(numbers)])
             process.wait()
             if process.returncode == 0:
                 return
@@ -439,9 +451,8 @@ class Chaos:
     def workers(self) -> dict[str, Any]:
         """Kill -9 one worker of `--jobs 2`: how soon is it noticed, and do both symbols come to the same?"""
         names = [self.symbol, f"{self.symbol[:-2]}_b_2"]
-        whole = new_place(names, ["--jobs", "2"])
-        _require(whole.start().wait() == 0, whole, "the undisturbed run failed")
-        reference = traces(whole)
+        # Made by one process after the other: that is the same run.
+        reference = self.reference(*names)
         found: dict[str, Any] = {"killed": 0, "slowest_notice_seconds": 0.0, "runs_differing": 0}
         for _ in range(self.options.workers):
             place = new_place(names, ["--jobs", "2"])
@@ -468,7 +479,6 @@ class Chaos:
                 found["runs_differing"] += 1
                 continue
             shutil.rmtree(place.root)
-        shutil.rmtree(whole.root)
         return found
 
     def trainers(self) -> dict[str, Any]:
