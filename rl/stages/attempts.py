@@ -169,7 +169,7 @@ def _steps(plan: Plan, stage: str) -> Iterator[_Step]:
     if stage == "moe":
         why = f"{planned} {unit} with experts that start afresh"
         yield _Step(number=1, plan=plan.with_fresh_experts(), amount=planned, why=why, is_second_start=True)
-    before, number = 0, 1
+    before, number = 0, 1 if stage == "moe" else 0
     for part in parts if fallback.extend_training else []:
         if part:
             number += 1

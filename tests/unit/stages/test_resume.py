@@ -31,7 +31,7 @@ from tests.unit.stages.small_symbol import small_plan, small_symbol
 from tests.unit.stages.test_sequence import Notebook
 
 PLAN = small_plan(
-    # Stage 1 is extended once, stage 2 twice, stage 3 once and then searched.
+    # Stage 1 is extended once, stage 2 begun again and extended twice, stage 3 extended once and searched.
     "evidence.min_sessions=3",
     "evidence.min_trades=10",
     "progression_rules.advancement_criteria.stage_1_to_2.min_episodes=5",
@@ -46,6 +46,7 @@ PLAN = small_plan(
     "training_sequence.stage_3_maml.meta_iterations=3",
     "training_params.maml.meta_batch_size=2",
     "training_params.moe.dense_control=true",
+    "training_params.moe.fresh_start_if_collapsed=true",
     "model_management.keep_best_models=true",
     "monitoring.checkpoint_frequency=1",
 )
@@ -253,7 +254,7 @@ def test_damage_to_the_newest_state_is_said_and_the_one_before_it_gone_on_with(
 
     def killed_in_the_extension(self: StateFiles, changed: dict[str, Any], **options: Any) -> int:
         number = saved(self, changed, **options)
-        if changed.get("training-ppo", {}).get("attempt") == 1:
+        if changed.get("training-ppo-planned", {}).get("attempt") == 1:
             raise KilledError
         return number
 

@@ -382,7 +382,7 @@ def mixtures(run, monkeypatch) -> Callable[..., Run]:
             metrics = {**chosen.metrics, "transfer_learning": is_grown}
             return Prepared(replace(chosen, metrics=metrics))
 
-        monkeypatch.setattr("rl.stages.sequence.moe_training", training)
+        monkeypatch.setattr("rl.stages.attempts.moe_training", training)
         return run(plan, ppo=model(plan, 0.5), **others)
 
     return go
