@@ -393,7 +393,9 @@ class Chaos:
 
         def due(lines: list[dict[str, Any]]) -> bool:
             judged.extend(line["stage"] for line in lines if line.get("event") == "stage_judged")
-            return len(judged) == 2 and any("training-maml-planned" in line.get("entries", []) for line in lines)
+            return len(judged) == 2 and any(
+                "training-maml-planned" in line.get("entries", []) for line in lines
+            )
 
         _require(until(process, watch, due), place, "the run ended before it could be killed in stage 3")
         process.kill()

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rl.checkpoints.checkpoint import verified_content
+from rl.checkpoints.checkpoint import read_plain_file, verified_content
 from rl.common.atomic_files import sweep_stray_files, write_bytes, write_text
 from rl.common.errors import CheckpointError
 
@@ -173,9 +173,7 @@ def _read_manifest(path: Path, number: int) -> _Generation:
         CheckpointError: It is not a manifest, or not the one that was written.
     """
     try:
-        if path.stat().st_size > _LARGEST_MANIFEST_BYTES:
-            raise ValueError(f"it has more than {_LARGEST_MANIFEST_BYTES} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_plain_file(path, _LARGEST_MANIFEST_BYTES))
         written = content.pop("sha256")
         if content["format"] != FORMAT or content["format_version"] != FORMAT_VERSION:
             raise ValueError(f"it is not in format {FORMAT} {FORMAT_VERSION}")

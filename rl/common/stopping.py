@@ -57,8 +57,6 @@ def listening(*, patience: float = PATIENCE_SECONDS, as_worker: bool = False) ->
     try:
         yield
     finally:
-        if _signals.timer is not None:
-            _signals.timer.cancel()
         for number, handler in known.items():
             signal.signal(number, handler)
         _signals = before
@@ -79,6 +77,8 @@ def finishing() -> Generator[None]:
         yield
     finally:
         _signals.sections -= 1
+        if _signals.timer is not None:
+            _signals.timer.cancel()
     if _signals.number is not None:
         _end(_signals.number)
 
