@@ -290,7 +290,7 @@ class Chaos:
         reference = self.reference()
         found: dict[str, Any] = {
             "disturbed": 0, "unreadable": 0, "behind": 0, "runs_ended": 0, "runs_differing": 0, "strays_left": 0,
-            "exit_codes": [], "slowest_end_seconds": 0.0, "in": {},
+            "exit_codes": [], "slowest_end_seconds": 0.0, "most_work_to_end_seconds": 0.0, "in": {},
         }  # fmt: skip
         while found["disturbed"] < wanted:
             place = new_place([self.symbol])
@@ -335,9 +335,13 @@ class Chaos:
             if not alive:
                 _require(process.wait() == 0, place, f"an undisturbed run ended with {process.returncode}")
                 return
-            asked = time.monotonic()
+            asked, worked = time.monotonic(), cpu_seconds(process.pid)
             process.send_signal(numbers[found["disturbed"] % len(numbers)])
-            process.wait()
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            found["most_work_to_end_seconds"] = max(
+                found["most_work_to_end_seconds"], used.ru_utime + used.ru_stime - worked
+            )
             if process.returncode == 0:
                 return
             found["exit_codes"].append(process.returncode)
@@ -525,6 +529,12 @@ def children_of(pid: int) -> list[int]:
             if parent and int(parent[1]) == pid and b"spawn_main" in command:
                 found.append(int(status.parent.name))
     return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _require(holds: bool, place: Place, what: str) -> None:

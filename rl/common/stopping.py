@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-PATIENCE_SECONDS = 8.0
+PATIENCE_SECONDS = 6.0
 """Work that has not finished its step by then is ended where it is; what was saved last counts."""
 
 

@@ -31,7 +31,8 @@ def test_a_training_that_is_killed_and_stopped_loses_nothing(options):
     done = Chaos("SYN_chaos_2", random.Random(5), options, run_here).disturbed(2, [SIGKILL, SIGTERM])
     assert done["disturbed"] == 2
     assert done["exit_codes"] == [-9, 143]
-    assert done["slowest_end_seconds"] < 10
+    # Processor time, because other tests run beside this one.
+    assert done["most_work_to_end_seconds"] < 5
     lost = ("unreadable", "behind", "runs_differing", "strays_left")
     assert {name: done[name] for name in lost} == dict.fromkeys(lost, 0)
     assert chaos.is_lossless({"kills": done})

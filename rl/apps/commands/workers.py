@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 LOOK_EVERY_SECONDS = 0.5
 """How soon a request to stop is seen; a dead worker is seen at once."""
 
-STOP_SECONDS = 7.5
+STOP_SECONDS = 5.5
 """What workers are given to save and end; less than this process is given itself."""
 
 STARTS = 2
