@@ -309,11 +309,6 @@ def verified_content(path: Path | str, sha256: str) -> Any:
     return _loaded(path, data)
 
 
-def read_plain_file(path: Path | str, limit: int) -> bytes:
-    """Return the bytes of an ordinary file of at most `limit`; CheckpointError for a link, a pipe or a larger one."""
-    return _read_plain_file(Path(path), limit)
-
-
 def sidecar_of(path: Path | str) -> Path:
     """Return where the sidecar of a weights file lies: the same name with `.json` added."""
     path = Path(path)

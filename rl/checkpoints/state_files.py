@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from rl.checkpoints.checkpoint import read_plain_file, verified_content
+from rl.checkpoints.checkpoint import verified_content
 from rl.common.atomic_files import sweep_stray_files, write_bytes, write_text
 from rl.common.errors import CheckpointError
+from rl.common.plain_files import UnfitFileError, read_plain_file
 
 FORMAT = "stagegate-state"
 FORMAT_VERSION = 1
@@ -173,7 +174,7 @@ def _read_manifest(path: Path, number: int) -> _Generation:
         CheckpointError: It is not a manifest, or not the one that was written.
     """
     try:
-        content = json.loads(read_plain_file(path, _LARGEST_MANIFEST_BYTES))
+        content = json.loads(read_plain_file(path, _LARGEST_MANIFEST_BYTES, follow_links=False))
         written = content.pop("sha256")
         if content["format"] != FORMAT or content["format_version"] != FORMAT_VERSION:
             raise ValueError(f"it is not in format {FORMAT} {FORMAT_VERSION}")
@@ -188,7 +189,15 @@ def _read_manifest(path: Path, number: int) -> _Generation:
         ]:
             raise ValueError(f"it names the file {strange[0]!r}, which lies elsewhere")
         return _Generation(number=number, facts=content["facts"], files=files)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        UnfitFileError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error
 
 

@@ -453,6 +453,7 @@ def _in_worker(job: _Job) -> SymbolOutcome:
 def _sequence(job: _Job, data: dict[str, SymbolData], console: Console) -> SymbolOutcome:
     # A disk that filled up under the symbols before would otherwise be noticed after the first stage's training.
     require_writable(job.models_dir, "--models-dir")
+
     def saved(generation: int, entries: Sequence[str]) -> None:
         console.event("state_saved", symbol=job.symbol, generation=generation, entries=list(entries))
 

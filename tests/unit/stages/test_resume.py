@@ -19,6 +19,7 @@ from rl.common.atomic_files import sha256_of
 from rl.common.errors import CheckpointError
 from rl.reporting.training_report import write_training_report
 from rl.stages.evidence import EvidenceLedger
+from rl.stages.model_files import RETIRED
 from rl.stages.outcomes import SymbolOutcome
 from rl.stages.plan import STAGES, Plan
 from rl.stages.promotion import settle_promotions
@@ -235,6 +236,8 @@ def test_a_finished_stage_whose_file_is_lost_or_damaged_is_written_again_from_th
     assert len(said) == 2
     assert str(lost) in said[0]
     assert "truncated" in said[1]
+    # What lay there is kept aside, for whoever wants to know what became of it.
+    shutil.rmtree(place.models / RETIRED)
     assert place.traces() == whole.traces()
 
 
