@@ -266,11 +266,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     require_safe_torch()
     path = Path(path)
     data, entry, text = _verified_bytes(path)
-    _check_container(path, data)
-    try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        raise _refused(path, f"torch cannot read it: {_first_line(error)}") from error
+    content = _loaded(path, data)
     try:
         if not isinstance(content, dict) or set(content) != _FILE_KEYS or content["format"] != _FORMAT:
             raise _UnfitError("it is not a Stagegate checkpoint")
@@ -291,6 +287,26 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         # What every check above let pass: a key twice, a number in other words. Ours are written in one way only.
         raise _refused(sidecar_of(path), "it was altered: its text is not the one this program writes")
     return Checkpoint(**metadata, weights=weights, extra_tensors=extra, sha256=entry["sha256"])
+
+
+def verified_content(path: Path | str, sha256: str) -> Any:
+    """Return what `torch.save` wrote into a file, after verifying its hash and that it holds nothing but plain values.
+
+    Args:
+        path: The file.
+        sha256: What its bytes have to hash to.
+
+    Raises:
+        CheckpointError: If it is missing, a link, too large, altered or hostile; the message says which.
+        MissingPackageError: If torch is too old to read it safely.
+    """
+    require_safe_torch()
+    path = Path(path)
+    data = _read_plain_file(path, LARGEST_FILE_BYTES)
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise _refused(path, f"it was altered: its SHA-256 is {found}, and {sha256} was written")
+    return _loaded(path, data)
 
 
 def sidecar_of(path: Path | str) -> Path:
@@ -384,6 +400,14 @@ def require_safe_torch(version: str | None = None) -> None:
             f"torch {found} is installed, but a model file can run code in torch before {oldest}.\n"
             f'  Install a newer one: pip install "torch>={oldest}"'
         )
+
+
+def _loaded(path: Path, data: bytes) -> Any:
+    _check_container(path, data)
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise _refused(path, f"torch cannot read it: {_first_line(error)}") from error
 
 
 def _verified_bytes(path: Path) -> tuple[bytes, dict[str, Any], bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from rl.stages.gates import Verdict, progress_verdict
 from rl.stages.null_bank import beside_nulls
 from rl.stages.outcomes import Listener
 from rl.stages.plan import Criteria, Plan
+from rl.stages.run_state import SymbolJournal
 from rl.stages.stage_model import StageModel
 from rl.stages.symbol_data import SymbolData
 
@@ -44,6 +45,8 @@ class SymbolRun:
     ledger: EvidenceLedger
     listener: Listener
     run_name: str
+    journal: SymbolJournal = field(default_factory=SymbolJournal)
+    """What of it is finished; by default nothing is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from rl.checkpoints.adaptation import AdaptationRecipe, TradingStretch, adapted_
 from rl.checkpoints.predictor import adaptation_tensors
 from rl.common.errors import DataError
 from rl.common.seeding import generator
+from rl.common.stopping import finishing, is_requested
 from rl.envs.scaled_market import scaled_market
 from rl.envs.tasks import last_support, task_windows
 from rl.policies.actor_critic import ActorCritic
@@ -28,6 +29,7 @@ from rl.stages.adaptation_proof import (
 from rl.stages.meta_selection import MetaSelection, meta_trained
 from rl.stages.moe_stage import regulariser
 from rl.stages.plan import Plan
+from rl.stages.policy_training import Keep
 from rl.stages.stage_model import StageModel
 from rl.stages.symbol_data import SymbolData
 from rl.stages.trading_tasks import (
@@ -39,6 +41,9 @@ from rl.stages.trading_tasks import (
     task_markets,
     task_sizes,
 )
+
+ITERATIONS_BETWEEN_SAVES = 10
+"""Of stage 3, whose iterations take as long as many episodes of the stages before."""
 
 META_VALIDATION_SHARE = 0.15
 """Last part of the training window, kept from meta-training: to choose among its states by, and to tune the step sizes
@@ -154,7 +159,8 @@ class MetaTraining:
         self._selection = MetaSelection(
             self._learning, self._learner.step_sizes(), self._meta_validation, self.config, seed
         )
-        self._history: list[dict[str, float]] = []
+        self._round: tuple[int, int] | None = None
+        """First and last iteration of a call of `train` that has not come to its end."""
 
     @property
     def policy(self) -> ActorCritic:
@@ -172,17 +178,27 @@ class MetaTraining:
         )
         return [TradingTask(market, each, self._parent.policy_spec, self._plan) for each in windows]
 
-    def train(self, iterations: int, report: Callable[[dict[str, Any]], None]) -> StageModel:
+    def train(
+        self, iterations: int, report: Callable[[dict[str, Any]], None], keep: Keep | None = None
+    ) -> StageModel:
         """Meta-train for so many more iterations and return the best model so far, adapted to what precedes validation.
+
+        A training that `load_state` left inside a round goes on with that round. A signal ends the call after the
+        iteration at hand, and after `keep`.
 
         Args:
             iterations: How many more.
             report: Called after every iteration with its figures (see `MAML.train`) and the newest look.
+            keep: Called with the state every `ITERATIONS_BETWEEN_SAVES`, and where a signal ends the call.
         """
-        before = self._learner.iteration
+        if self._round is None:
+            self._round = self._learner.iteration, self._learner.iteration + iterations
+        before, end = self._round
 
         def on_iteration(figures: dict[str, float]) -> None:
             curve = self._selection.curve
+            if keep is not None and int(figures["iteration"]) % ITERATIONS_BETWEEN_SAVES == 0:
+                keep(self.state())
             report(
                 {
                     **figures,
@@ -191,9 +207,32 @@ class MetaTraining:
                 }
             )
 
-        result = meta_trained(self._learner, self._learning, self._selection, iterations, on_iteration)
-        self._history = result.history
+        with finishing():
+            meta_trained(
+                self._learner, self._learning, self._selection, end, on_iteration, should_stop=is_requested
+            )
+            if is_requested() and keep is not None:
+                keep(self.state())
+        self._round = None
         return self.model()
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that going on depends on, and everything `model` tells: plain values and tensors."""
+        return {
+            "learner": self._learner.state(),
+            "selection": self._selection.state(),
+            "round": self._round and list(self._round),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Stand exactly where `state` was taken: same symbols, plan, parent and seed.
+
+        Raises:
+            CheckpointError: If it was taken of another policy or seed.
+        """
+        self._learner.load_state(state["learner"])
+        self._selection.load_state(state["selection"])
+        self._round = state["round"] and (int(state["round"][0]), int(state["round"][1]))
 
     def model(self) -> StageModel:
         """Return the best meta-parameters so far, their step sizes, and the weights adapted just before validation."""
@@ -208,7 +247,7 @@ class MetaTraining:
             extra=adaptation_tensors(self.policy.flat_parameters(), self.step_sizes()),
             episodes=self._learner.iteration,
             metrics={
-                "meta_training": self._history,
+                "meta_training": [dict(each) for each in self._learner.history],
                 "task_symbols": list(self.symbols),
                 **self._selection.figures(),
             },

@@ -111,6 +111,24 @@ class MetaSelection:
         self.policy.load_flat(policy.flat_parameters())
         self.step_sizes = {name: size.detach().clone() for name, size in step_sizes.items()}
 
+    def state(self) -> dict[str, Any]:
+        """Return what has been seen and kept so far: plain values and tensors."""
+        return {
+            "policy": self.policy.flat_parameters().clone(),
+            "step_sizes": {name: size.clone() for name, size in self.step_sizes.items()},
+            "iteration": self.iteration,
+            "best": float(self._best),
+            "curve": [dict(point) for point in self.curve],
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Stand where `state` was taken, with the same tasks."""
+        self.policy.load_flat(state["policy"])
+        self.step_sizes = {name: size.clone() for name, size in state["step_sizes"].items()}
+        self.iteration = int(state["iteration"])
+        self._best = float(state["best"])
+        self.curve = [dict(point) for point in state["curve"]]
+
     def figures(self) -> dict[str, Any]:
         """Return the curve, and which point of it is the model, as plain values."""
         return {
@@ -125,21 +143,23 @@ def meta_trained(
     learner: MAML,
     policy: ActorCritic,
     selection: MetaSelection,
-    iterations: int,
+    end: int,
     on_iteration: Callable[[dict[str, float]], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> MAMLResult:
-    """Meta-train for so many more iterations, with a look at every fifth of the planned run and one at the end.
+    """Meta-train up to an iteration, with a look at every fifth of the planned run and one at the end.
 
     Args:
         learner: The meta-learner; it goes on from its last state, whichever was best.
         policy: What it trains.
         selection: Looks, and keeps the best.
-        iterations: How many more.
+        end: Iterations done in all when it returns.
         on_iteration: Called after every iteration, after the look if there was one.
+        should_stop: Asked before each iteration; True ends it early.
     """
-    end = learner.iteration + iterations
     between = iterations_between_looks(learner.config.iterations)
-    if learner.iteration == 0:
+    # A training that was resumed before its first iteration has looked at its start already.
+    if learner.iteration == 0 and not selection.curve:
         selection.look(policy, learner.step_sizes(), 0)
 
     def after(figures: dict[str, float]) -> None:
@@ -149,4 +169,4 @@ def meta_trained(
         if on_iteration is not None:
             on_iteration(figures)
 
-    return learner.train(iterations, on_iteration=after)
+    return learner.train(end - learner.iteration, on_iteration=after, should_stop=should_stop)

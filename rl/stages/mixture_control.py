@@ -6,7 +6,7 @@ The network is a control: never a candidate for champion, and not counted as a l
 from __future__ import annotations
 
 import math
-import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,9 +17,13 @@ from rl.stages.evaluation import packed, replay_on, returns_by_session
 from rl.stages.evidence import paired_test
 from rl.stages.moe_stage import equal_parameter_training
 from rl.stages.plan import Plan
-from rl.stages.policy_training import Report
+from rl.stages.policy_training import PolicyTraining, Report
+from rl.stages.run_state import SymbolJournal
 from rl.stages.stage_model import StageModel
 from rl.stages.symbol_data import SymbolData
+
+CONTROL = "control"
+"""What its training and its clock are called in the journal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +138,7 @@ def mixture_control(
     parent_returns: np.ndarray | None,
     attempts: int,
     report: Report,
+    journal: SymbolJournal | None = None,
 ) -> MixtureControl:
     """Train the network of equal size as the mixture was trained, and compare the three on validation.
 
@@ -149,14 +154,15 @@ def mixture_control(
         parent_returns: The parent's. (S,)
         attempts: How many attempts that mixture is the best of.
         report: Called after every update with its figures.
+        journal: Where the training is kept while it goes on, and gone on with; None keeps nothing.
     """
-    wall, cpu = time.perf_counter(), time.process_time()
+    journal = journal or SymbolJournal()
+    journal.begin(CONTROL)
     plan = plan.with_ppo(**mixture.metrics["searched"])
     if not mixture.metrics["transfer_learning"]:
         plan = plan.with_fresh_experts()
     training = equal_parameter_training(data, plan, parent, seed=plan.seed)
-    for episodes in mixture.metrics["episodes_by_round"]:
-        training.train(episodes, report)
+    _train(training, mixture.metrics["episodes_by_round"], report, journal)
     network = training.model()
     environment = plan.environment
     replay = replay_on(
@@ -171,6 +177,7 @@ def mixture_control(
     def against_stage_1(of: np.ndarray) -> Difference | None:
         return None if parent_returns is None else Difference.between(of, parent_returns, plan.evidence.alpha)
 
+    wall, cpu = journal.since(CONTROL)
     return MixtureControl(
         hidden=tuple(network.policy_spec["hidden"]),
         parameters=parameter_count(network.policy_spec),
@@ -182,6 +189,22 @@ def mixture_control(
         mixture_against_network=Difference.between(returns, network_returns, plan.evidence.alpha),
         mixture_against_stage_1=against_stage_1(returns),
         network_against_stage_1=against_stage_1(network_returns),
-        wall_seconds=time.perf_counter() - wall,
-        cpu_seconds=time.process_time() - cpu,
+        wall_seconds=wall,
+        cpu_seconds=cpu,
     )
+
+
+def _train(training: PolicyTraining, rounds: Sequence[int], report: Report, journal: SymbolJournal) -> None:
+    """Train in rounds of so many episodes; what the journal holds of them is not trained again."""
+    progress = journal.progress(CONTROL)
+    if progress is not None:
+        training.load_state(progress.state)
+    for number, episodes in enumerate(rounds):
+        if progress is not None and (number, not progress.is_trained) < (progress.attempt, True):
+            continue
+
+        def keep(state: dict[str, Any], *, is_trained: bool = False, number: int = number) -> None:
+            journal.keep_progress(CONTROL, number, state, is_trained=is_trained)
+
+        training.train(episodes, report, keep=keep)
+        keep(training.state(), is_trained=True)

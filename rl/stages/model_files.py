@@ -140,15 +140,15 @@ def remove_model(path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def keep_dated_copy(models_dir: Path, checkpoint: Checkpoint, plan: Plan) -> Path:
-    """Write the same checkpoint once more under the plan's naming convention."""
+def keep_dated_copy(models_dir: Path, checkpoint: Checkpoint, plan: Plan, time: datetime) -> Path:
+    """Write the same checkpoint once more under the plan's naming convention, dated as given."""
     stage = checkpoint.champion_of or checkpoint.stage
     name = timestamped_name(
         plan.model_management.model_naming_convention,
         checkpoint.symbol,
         STAGE_KEYS[stage],  # ty: ignore[invalid-argument-type]
         plan.stage(stage).algorithm,
-        datetime.now(UTC),
+        time,
     )
     save_checkpoint(models_dir / name, checkpoint)
     return models_dir / name

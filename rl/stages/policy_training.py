@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from rl.algorithms.ppo import PPO, AuxiliaryLoss, PPOConfig
-from rl.common.errors import ConfigError
+from rl.common.errors import CheckpointError, ConfigError
+from rl.common.stopping import finishing, is_requested
 from rl.envs.vector_env import VectorTradingEnv
 from rl.policies.actor_critic import ActorCritic
 from rl.policies.forward import pack
@@ -20,6 +22,20 @@ from rl.stages.symbol_data import SymbolData
 from rl.trading.metrics import profit_factor, win_rate
 
 Report = Callable[[dict[str, Any]], None]
+
+Keep = Callable[[dict[str, Any]], None]
+"""Takes the state of a training and keeps it where it outlives the process."""
+
+
+@dataclass
+class _Round:
+    """A call of `train` that has not come to its end."""
+
+    learner: PPO
+    before: int
+    """Episodes trained when it began."""
+    next_check: int
+    """Episodes after which validation is looked at next."""
 
 
 def ppo_config(plan: Plan) -> PPOConfig:
@@ -89,55 +105,113 @@ class PolicyTraining:
         self._best_weights: np.ndarray | None = None
         self._best_episodes = 0
         self._curve: list[dict[str, Any]] = []
+        self._round: _Round | None = None
 
     def train(
-        self, episodes: int, report: Report, on_better: Callable[[StageModel], None] | None = None
+        self,
+        episodes: int,
+        report: Report,
+        on_better: Callable[[StageModel], None] | None = None,
+        keep: Keep | None = None,
     ) -> StageModel:
         """Train for so many more episodes and return the best model so far.
+
+        A training that `load_state` left inside a round goes on with that round. A signal ends the call after the
+        update at hand, and after `keep`.
 
         Args:
             episodes: How many; a further call extends the training with a fresh learning-rate schedule.
             report: Called after every update with its figures.
             on_better: Called with the model whenever a check on validation found a better one.
+            keep: Called with the state after every check on validation, and where a signal ends the call.
         """
-        config = ppo_config(self._plan)
-        envs = training_env(self._data, self._plan)
-        learner = PPO(
-            self._policy,
-            envs,
-            config,
-            self._seed + 7919 * len(self._rounds),
-            auxiliary_loss=self._auxiliary_loss,
-        )
-        self._rounds.append(episodes)
         bars = self._plan.environment.episode_bars
-        before = self._episodes
-        next_check = self._episodes + self._plan.monitoring.checkpoint_frequency
-        if self._best_weights is None:
-            self._check()
+        if self._round is None:
+            self._rounds.append(episodes)
+            frequency = self._plan.monitoring.checkpoint_frequency
+            self._round = _Round(self._learner(), self._episodes, self._episodes + frequency)
+            if self._best_weights is None:
+                self._check()
+        now = self._round
 
         def on_update(update: dict[str, Any]) -> None:
-            nonlocal next_check
-            self._episodes = before + min(episodes, int(update["steps"] // bars))
-            if self._episodes >= next_check or self._episodes == before + episodes:
-                if self._check() and on_better is not None:
+            self._episodes = now.before + min(episodes, int(update["steps"] // bars))
+            if self._episodes >= now.next_check or self._episodes == now.before + episodes:
+                is_better = self._check()
+                now.next_check += self._plan.monitoring.checkpoint_frequency
+                if is_better and on_better is not None:
                     on_better(self.model())
-                next_check += self._plan.monitoring.checkpoint_frequency
+                if keep is not None:
+                    keep(self.state())
             latest = self._curve[-1]
             report(
                 {
                     **update,
                     "episodes": self._episodes,
-                    "episodes_this_call": self._episodes - before,
+                    "episodes_this_call": self._episodes - now.before,
                     "validation": latest,
                 }
             )
 
-        learner.train(episodes * bars, on_update=on_update)
-        self._episodes = before + episodes
+        with finishing():
+            now.learner.train(episodes * bars, on_update=on_update, should_stop=is_requested)
+            if is_requested() and keep is not None:
+                keep(self.state())
+        self._episodes = now.before + episodes
         if self._curve[-1]["episodes"] != self._episodes:
             self._check()
+        self._round = None
         return self.model()
+
+    def _learner(self) -> PPO:
+        """Return PPO for the round begun last; each round has a seed of its own."""
+        return PPO(
+            self._policy,
+            training_env(self._data, self._plan),
+            ppo_config(self._plan),
+            self._seed + 7919 * (len(self._rounds) - 1),
+            auxiliary_loss=self._auxiliary_loss,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that going on depends on, and everything `model` tells: plain values and tensors."""
+        now, best = self._round, self._best_weights
+        return {
+            "episodes": self._episodes,
+            "rounds": list(self._rounds),
+            "best_score": float(self._best_score),
+            "best_weights": None if best is None else torch.tensor(best),
+            "best_episodes": self._best_episodes,
+            "curve": [dict(point) for point in self._curve],
+            "weights": self._policy.flat_parameters().clone(),
+            "round": now
+            and {"learner": now.learner.state(), "before": now.before, "next_check": now.next_check},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Stand exactly where `state` was taken: same symbol, plan, start and seed.
+
+        Raises:
+            CheckpointError: If it was taken of another network or another number of lanes.
+        """
+        self._episodes = int(state["episodes"])
+        self._rounds = list(state["rounds"])
+        self._best_score = float(state["best_score"])
+        best = state["best_weights"]
+        self._best_weights = None if best is None else best.numpy().copy()
+        self._best_episodes = int(state["best_episodes"])
+        self._curve = [dict(point) for point in state["curve"]]
+        if len(state["weights"]) != len(self._policy.flat_parameters()):
+            raise CheckpointError(
+                f"The saved state of this training has {len(state['weights'])} weights, its network has "
+                f"{len(self._policy.flat_parameters())}. Train again from the start: --resume never."
+            )
+        self._policy.load_flat(state["weights"])
+        self._round = None
+        if (now := state["round"]) is not None:
+            learner = self._learner()
+            learner.load_state(now["learner"])
+            self._round = _Round(learner, int(now["before"]), int(now["next_check"]))
 
     def model(self) -> StageModel:
         """Return the best model so far."""

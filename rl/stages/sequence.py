@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +12,39 @@ import numpy as np
 from rl.backtest.engine import Replay
 from rl.backtest.result import figures_of
 from rl.checkpoints.checkpoint import Checkpoint, load_checkpoint, stage_file
+from rl.common.atomic_files import sha256_of
 from rl.common.errors import CheckpointError, ConfigError, DataError, UsageError
-from rl.stages.adaptation_proof import Baselines, CrossSymbol
+from rl.stages.attempts import search_candidates, train_with_fallbacks
 from rl.stages.evaluation import returns_by_session
 from rl.stages.evidence import EvidenceLedger
 from rl.stages.gates import ChampionDecision, Verdict, champion_keeps
-from rl.stages.judgement import SymbolRun, judge_adaptation, judge_progress, look, validation_replay
-from rl.stages.maml_stage import MetaTraining, maml_config
+from rl.stages.judgement import SymbolRun, validation_replay
+from rl.stages.maml_stage import maml_config
 from rl.stages.mixture_control import mixture_control
 from rl.stages.model_files import (
     checkpoint_of,
     differences,
-    forget_unjudged,
     keep_dated_copy,
     model_from,
     verdict_of,
     write_model,
-    write_unjudged,
 )
-from rl.stages.moe_stage import moe_training
 from rl.stages.outcomes import Listener, StageOutcome, SymbolOutcome
 from rl.stages.plan import STAGES, Plan
-from rl.stages.policy_training import PolicyTraining, ppo_config
-from rl.stages.ppo_stage import ppo_training
+from rl.stages.policy_training import ppo_config
 from rl.stages.promotion import judge_promotion
-from rl.stages.specialisation import collapses_on, specialisation
+from rl.stages.run_state import SEQUENCE, SymbolJournal
+from rl.stages.run_state_records import (
+    control_of_plain,
+    decision_of_plain,
+    model_of_plain,
+    plain_control,
+    plain_decision,
+    plain_model,
+)
+from rl.stages.specialisation import specialisation
 from rl.stages.stage_model import STAGE_TITLES, StageModel
 from rl.stages.symbol_data import SymbolData
-
-EXTENSION_ROUNDS = 2
-"""The extension is trained in two parts, with a gate after each, so that a pass half-way saves the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,27 @@ class _Contender:
     def stage(self) -> str:
         return self.model.stage
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return it for the journal."""
+        return {
+            "model": plain_model(self.model),
+            "verdict": self.verdict.to_dict(),
+            "returns": self.returns,
+            "lineage": list(self.lineage),
+            "adaptation": self.adaptation,
+        }
+
+    @classmethod
+    def of_plain(cls, plain: dict[str, Any]) -> _Contender:
+        """Return what `to_plain` wrote down."""
+        return cls(
+            model=model_of_plain(plain["model"]),
+            verdict=Verdict.from_dict(plain["verdict"]),
+            returns=np.asarray(plain["returns"]).copy(),
+            lineage=tuple(plain["lineage"]),
+            adaptation=plain["adaptation"],
+        )
+
 
 def check_learners(plan: Plan, stages: Sequence[str]) -> None:
     """Refuse settings that a later stage's learner would refuse, before anything is trained.
@@ -74,7 +95,7 @@ def check_learners(plan: Plan, stages: Sequence[str]) -> None:
     problems = [f"training_params.ppo.{line}" for line in ppo_config(plan).problems()]
     if "maml" in stages:
         problems += [f"training_params.maml.{line}" for line in maml_config(plan).problems()]
-        for changes in _candidates(plan, "maml"):
+        for changes in search_candidates(plan, "maml"):
             searched = maml_config(plan.with_maml(**changes)).problems()
             problems += [f"progression_rules.fallback_strategies.search: {line}" for line in searched]
     if problems:
@@ -92,11 +113,15 @@ def run_sequence(
     ledger: EvidenceLedger,
     listener: Listener,
     run_name: str,
+    journal: SymbolJournal | None = None,
 ) -> SymbolOutcome:
     """Train one symbol through the stages asked for, and judge its champion on the promotion window.
 
     What becomes of that verdict is decided with those of the run's other symbols: `settle_promotions` writes the
     final model.
+
+    A sequence whose process was killed goes on where its journal says, to the same models, verdicts and looks as if it
+    had not been: what is finished is verified and not done again.
 
     Args:
         data: The symbol, split and scaled.
@@ -108,9 +133,15 @@ def run_sequence(
         ledger: Where looks at validation and promotion windows are counted.
         listener: Who is told.
         run_name: Name of the run, stored in every file it writes.
+        journal: Where the sequence is kept while it goes on; None keeps nothing.
+
+    Raises:
+        CheckpointError: A finished stage's file has been replaced by another model since.
     """
-    started = time.perf_counter()
-    run = SymbolRun(data, plan, others, held_out, models_dir, ledger, listener, run_name)
+    journal = journal or SymbolJournal()
+    run = SymbolRun(data, plan, others, held_out, models_dir, ledger, listener, run_name, journal)
+    for note in journal.notes:
+        listener.said(data.symbol, note)
     done: list[StageOutcome] = []
     stopped, impossible = None, None
     parent, champion = _earlier_stages(run, stages)
@@ -139,7 +170,7 @@ def run_sequence(
                 f"go on with --stages {stages[position + 1]}",
             )
             break
-    promotion = judge_promotion(run, _checkpoint(run, champion)) if champion else None
+    promotion = _promotion(run, champion)
     return SymbolOutcome(
         symbol=data.symbol,
         stages=tuple(done),
@@ -156,8 +187,18 @@ def run_sequence(
         },
         bars=len(data.bars),
         features=len(data.feature_names),
-        seconds=time.perf_counter() - started,
+        seconds=journal.seconds()[0],
     )
+
+
+def _promotion(run: SymbolRun, champion: _Contender | None) -> Verdict | None:
+    """Return what a champion's promotion comes to on its own; once that is known, the symbol is finished."""
+    finished = run.journal.read(SEQUENCE)
+    if finished is None:
+        verdict = judge_promotion(run, _checkpoint(run, champion)) if champion else None
+        run.journal.save({SEQUENCE: {"promotion": verdict and verdict.to_dict()}})
+        return verdict
+    return finished["promotion"] and Verdict.from_dict(finished["promotion"])
 
 
 def _reason_to_stop(plan: Plan, outcome: StageOutcome) -> str | None:
@@ -249,15 +290,45 @@ def _compared(run: SymbolRun, later: _Contender, champion: _Contender | None) ->
 def _train_stage(
     run: SymbolRun, stage: str, parent: _Contender | None, champion: _Contender | None
 ) -> tuple[StageOutcome, _Contender]:
-    wall, cpu = time.perf_counter(), time.process_time()
+    kept = run.journal.stage(stage)
+    if kept is None:
+        kept = _trained_stage(run, stage, parent, champion)
+    else:
+        _verify_file(run, stage, kept)
+    contender = _Contender.of_plain(kept["contender"])
+    outcome = StageOutcome(
+        stage=stage,
+        model=contender.model,
+        verdict=contender.verdict,
+        # The deciding one last, and it is the contender's.
+        attempts=(*(Verdict.from_dict(each) for each in kept["attempts"][:-1]), contender.verdict),
+        file=run.models_dir / stage_file(run.data.symbol, stage),
+        wall_seconds=kept["wall_seconds"],
+        cpu_seconds=kept["cpu_seconds"],
+        validation=kept["validation"],
+        champion=decision_of_plain(kept["champion"]),
+        control=control_of_plain(kept["control"]),
+    )
+    if kept["control_is_due"]:
+        outcome = _with_control(run, outcome, contender, parent)
+        run.journal.keep_stage(
+            stage, {**kept, "control": plain_control(outcome.control), "control_is_due": False}
+        )
+    return outcome, contender
+
+
+def _trained_stage(
+    run: SymbolRun, stage: str, parent: _Contender | None, champion: _Contender | None
+) -> dict[str, Any]:
+    """Train and judge a stage and write its model; return it as the journal holds it then."""
     if stage == "maml" and parent is None:
         raise UsageError("stage 3 needs the model of a stage before it; add ppo or moe to --stages")
-    kept, attempts = _train_with_fallbacks(run, stage, parent.model if parent else None)
-    model = kept.model
+    run.journal.begin(stage)
+    kept, attempts = train_with_fallbacks(run, stage, parent.model if parent else None)
     lineage = (*parent.lineage, parent.model.fingerprint()) if parent and kept.is_grown else ()
-    replay = validation_replay(run, model)
+    replay = validation_replay(run, kept.model)
     contender = _Contender(
-        model=model,
+        model=kept.model,
         verdict=kept.verdict,
         returns=returns_by_session(run.data, replay, "validation"),
         lineage=lineage,
@@ -267,30 +338,54 @@ def _train_stage(
     checkpoint = _checkpoint(run, contender)
     file = write_model(run.models_dir, checkpoint)
     if contender.verdict.passed and run.plan.model_management.keep_best_models:
-        keep_dated_copy(run.models_dir, checkpoint, run.plan)
-    outcome = StageOutcome(
-        stage=stage,
-        model=model,
-        verdict=contender.verdict,
-        attempts=tuple(attempts),
-        file=file,
-        wall_seconds=time.perf_counter() - wall,
-        cpu_seconds=time.process_time() - cpu,
-        validation=_validation_figures(run, model, contender.returns, replay),
-        champion=decision,
-    )
-    run.listener.judged(run.data.symbol, stage, contender.verdict, outcome.wall_seconds, outcome.cpu_seconds)
+        keep_dated_copy(run.models_dir, checkpoint, run.plan, kept.judged_at)
+    validation = _validation_figures(run, kept.model, contender.returns, replay)
+    wall, cpu = run.journal.since(stage)
+    found = {
+        "contender": contender.to_plain(),
+        "attempts": [verdict.to_dict() for verdict in attempts],
+        "sha256": sha256_of(file),
+        "wall_seconds": wall,
+        "cpu_seconds": cpu,
+        "validation": validation,
+        "champion": plain_decision(decision),
+        "control": None,
+        "control_is_due": stage == "moe" and run.plan.training_params.moe.dense_control,
+    }
+    run.journal.keep_stage(stage, found)
+    run.listener.judged(run.data.symbol, stage, contender.verdict, wall, cpu)
     if decision is not None:
         run.listener.said(run.data.symbol, f"champion: {decision.text}")
-    return _with_control(run, outcome, contender, parent), contender
+    return found
+
+
+def _verify_file(run: SymbolRun, stage: str, kept: dict[str, Any]) -> None:
+    """Make sure that a finished stage's model is in its file; a lost or damaged one is written again from the journal.
+
+    Raises:
+        CheckpointError: The file holds another model.
+    """
+    path, symbol = run.models_dir / stage_file(run.data.symbol, stage), run.data.symbol
+    outcome = kept["contender"]["verdict"]["outcome"]
+    try:
+        found = load_checkpoint(path).sha256
+    except CheckpointError as error:
+        checkpoint = _checkpoint(run, _Contender.of_plain(kept["contender"]))
+        found = sha256_of(write_model(run.models_dir, checkpoint))
+        run.listener.said(symbol, f"written again from the run's state: {str(error).splitlines()[0]}")
+    if found != kept["sha256"]:
+        raise CheckpointError(
+            f"{path} is not the model that run {run.run_name} wrote after {STAGE_TITLES[stage]}: its SHA-256 is "
+            f"{found}, and {kept['sha256']} was written. Another run has replaced it.\n"
+            "  Train anew with --resume never, or put that file back."
+        )
+    run.listener.said(symbol, f"{STAGE_TITLES[stage]} was finished before: {outcome}; its file is verified")
 
 
 def _with_control(
     run: SymbolRun, outcome: StageOutcome, contender: _Contender, parent: _Contender | None
 ) -> StageOutcome:
     """Return stage 2's outcome with what one network of as many parameters earns, which decides nothing."""
-    if outcome.stage != "moe" or not run.plan.training_params.moe.dense_control:
-        return outcome
     symbol, episodes = run.data.symbol, contender.model.episodes
     why = "one network of as many parameters, to compare with"
     run.listener.stage_started(symbol, "moe", episodes, "episodes", why)
@@ -305,6 +400,7 @@ def _with_control(
         report=lambda figures: run.listener.progressed(
             symbol, "moe", {**figures, "episodes_this_call": figures["episodes"]}
         ),
+        journal=run.journal,
     )
     run.listener.said(symbol, f"control: {control.verdict()}")
     return replace(outcome, control=control)
@@ -332,223 +428,3 @@ def _validation_figures(
         found = specialisation(run.data, model, "validation", replay, scheme=scheme, seed=seed)
         figures["experts"] = found.as_dict()
     return figures
-
-
-# --- attempts at a stage ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Attempt:
-    """A trained model and what its gate said."""
-
-    model: StageModel
-    verdict: Verdict
-    worth: float
-    """Return on validation; chooses among attempts with equal verdicts."""
-    adaptation: dict[str, Any] | None = None
-    """How a stage-3 model is adapted before use."""
-    is_grown: bool = True
-    """False where it started from random weights, not from the stage before."""
-    collapses: tuple[str, ...] = ()
-    """Why a mixture that grew out of stage 1 is to be trained once more with experts that start afresh."""
-
-
-_Training = Callable[[int, str], _Attempt]
-"""Trains for so many more episodes or iterations, tells why, and judges."""
-
-
-def _train_with_fallbacks(
-    run: SymbolRun, stage: str, parent: StageModel | None
-) -> tuple[_Attempt, list[Verdict]]:
-    """Train a stage; where its gate is not passed, extend, then search. Returns the best attempt and every verdict.
-
-    A mixture whose experts have not parted is trained once more from random weights, whatever its gate said.
-    """
-    tried: list[_Attempt] = []
-    for attempt in _attempts(run, stage, parent):
-        # An extension that found nothing better comes back with the attempt it extends.
-        if not any(attempt is each for each in tried):
-            tried.append(attempt)
-        if not attempt.collapses and not _wants_fallback(run.plan, tried[_best_attempt(tried)].verdict):
-            break
-    best = tried[_best_attempt(tried)]
-    verdicts = [attempt.verdict for attempt in tried if attempt is not best]
-    return best, [*verdicts, best.verdict]
-
-
-def _attempts(run: SymbolRun, stage: str, parent: StageModel | None) -> Iterator[_Attempt]:
-    """Yield the stage trained as planned, then longer, then anew with each listed combination of settings.
-
-    Copies of a network that has fitted everything have nothing to divide: a mixture that has collapsed so comes second
-    with experts that start afresh.
-
-    Each is trained when it is asked for, so that a gate that was passed saves the rest.
-    """
-    fallback = run.plan.progression_rules.fallback_strategies
-    if stage == "maml":
-        assert parent is not None, "stage 3 always grows out of another"
-        learner: _MetaLearner | _PolicyLearner = _MetaLearner(run, parent)
-        planned, unit = run.plan.training_sequence.stage_3_maml.meta_iterations, "iterations"
-        # The gate of stage 3 costs as much as many iterations, so it judges the whole extension at once.
-        parts = [fallback.max_extension_iterations]
-    else:
-        learner = _PolicyLearner(run, stage, parent)
-        sequence = run.plan.training_sequence
-        planned, unit = {"ppo": sequence.stage_1_ppo, "moe": sequence.stage_2_moe}[stage].episodes, "episodes"
-        half = -(-fallback.max_extension_episodes // EXTENSION_ROUNDS)
-        parts = [half, fallback.max_extension_episodes - half]
-    train = learner.begin(run.plan)
-    first = train(planned, f"{planned} {unit}")
-    yield first
-    if first.collapses:
-        yield learner.begin(run.plan.with_fresh_experts())(
-            planned, f"{planned} {unit} with experts that start afresh"
-        )
-    for part in parts if fallback.extend_training else []:
-        if part:
-            yield train(part, f"extended by {part} {unit}")
-    for changes in _candidates(run.plan, stage):
-        named = ", ".join(f"{name} {value:g}" for name, value in changes.items())
-        plan = run.plan.with_maml(**changes) if stage == "maml" else run.plan.with_ppo(**changes)
-        yield learner.begin(plan)(planned, f"search: {named}")
-
-
-def _candidates(plan: Plan, stage: str) -> tuple[dict[str, float], ...]:
-    """Return the settings that are tried where a stage was neither passed as planned nor extended."""
-    if not plan.progression_rules.fallback_strategies.hyperparameter_tuning:
-        return ()
-    return plan.search_candidates("maml" if stage == "maml" else "ppo")
-
-
-def _wants_fallback(plan: Plan, verdict: Verdict) -> bool:
-    if verdict.outcome == "PASS":
-        return False
-    return verdict.outcome == "FAIL" or plan.progression_rules.on_inconclusive == "stop"
-
-
-def _best_attempt(tried: list[_Attempt]) -> int:
-    """Return the attempt to keep: the best verdict, and among equal ones the highest validation return."""
-    rank = {"PASS": 2, "INCONCLUSIVE": 1, "FAIL": 0}
-
-    def worth(place: int) -> tuple[int, float]:
-        return rank[tried[place].verdict.outcome], tried[place].worth
-
-    return max(range(len(tried)), key=worth)
-
-
-@dataclass
-class _PolicyLearner:
-    """Attempts at stage 1 or 2."""
-
-    run: SymbolRun
-    stage: str
-    parent: StageModel | None
-
-    def begin(self, plan: Plan) -> _Training:
-        """Return a training that has not begun."""
-        if self.stage == "ppo":
-            training = ppo_training(self.run.data, plan, seed=plan.seed)
-        else:
-            training = moe_training(self.run.data, plan, self.parent, seed=plan.seed)
-        is_grown = self.parent is not None and plan.model_management.transfer_learning
-        return partial(self._attempt, training, is_grown)
-
-    def _attempt(self, training: PolicyTraining, is_grown: bool, episodes: int, why: str) -> _Attempt:
-        run, symbol, stage = self.run, self.run.data.symbol, self.stage
-        run.listener.stage_started(symbol, stage, episodes, "episodes", why)
-        model = training.train(
-            episodes,
-            lambda figures: run.listener.progressed(symbol, stage, figures),
-            lambda best: _save_unjudged(run, best),
-        )
-        forget_unjudged(run.models_dir, symbol, stage)
-        verdict = judge_progress(run, stage, model)
-        return _Attempt(
-            model=model,
-            verdict=verdict,
-            worth=model.metrics["best_score"],
-            is_grown=is_grown,
-            collapses=self._collapses(model) if is_grown else (),
-        )
-
-    def _collapses(self, model: StageModel) -> tuple[str, ...]:
-        """Return why a mixture has to be trained with experts that start afresh; empty where it has not."""
-        run = self.run
-        is_mixture = model.policy_spec["encoder"] == "mixture"
-        if not is_mixture or not run.plan.training_params.moe.fresh_start_if_collapsed:
-            return ()
-        found = tuple(collapses_on(run.data, model, "validation"))
-        if found:
-            run.listener.said(
-                run.data.symbol,
-                f"the experts have not parted since they grew out of stage 1 ({'; '.join(found)}); trained once more "
-                "with experts that start afresh",
-            )
-        return found
-
-
-def _save_unjudged(run: SymbolRun, best: StageModel) -> None:
-    if run.plan.monitoring.save_checkpoints:
-        unjudged = checkpoint_of(run.data, run.plan, best, None, lineage=[], run_name=run.run_name)
-        write_unjudged(run.models_dir, unjudged)
-
-
-@dataclass
-class _MetaLearner:
-    """Attempts at stage 3."""
-
-    run: SymbolRun
-    parent: StageModel
-    baselines: Baselines | None = None
-    """Measured for the first attempt; meta-training changes nothing in them."""
-    judged: dict[str, _Attempt] = field(default_factory=dict)
-    """Attempts so far by fingerprint: the same weights are not looked at again."""
-
-    def begin(self, plan: Plan) -> _Training:
-        """Return a training that has not begun."""
-        training = MetaTraining(self.run.data, plan, self.parent, self.run.others, seed=plan.seed)
-        return partial(self._attempt, training)
-
-    def _attempt(self, training: MetaTraining, iterations: int, why: str) -> _Attempt:
-        run, symbol = self.run, self.run.data.symbol
-        on = f"{why} on {', '.join(training.symbols)}"
-        run.listener.stage_started(symbol, "maml", iterations, "iterations", on)
-        model = training.train(iterations, lambda figures: run.listener.progressed(symbol, "maml", figures))
-        before = self.judged.get(model.fingerprint())
-        if before is not None:
-            run.listener.said(symbol, f"{why}: no start was found that adapts better; its verdict stands")
-            return before
-        counted = look(run, "validation", "adaptation", model)
-        self.baselines = self.baselines or training.baselines()
-        proof = training.proof(self.baselines)
-        verdict = judge_adaptation(run, counted, model, proof, _across_symbols(run, training))
-        adapted = proof.after(proof.steps)
-        attempt = _Attempt(
-            model=replace(model, metrics={**model.metrics, "adaptation": verdict.metrics}),
-            verdict=verdict,
-            worth=float(adapted.mean()) if len(adapted) else -math.inf,
-            adaptation=training.recipe().to_dict(),
-        )
-        self.judged[model.fingerprint()] = attempt
-        return attempt
-
-
-def _across_symbols(run: SymbolRun, training: MetaTraining) -> CrossSymbol:
-    if run.held_out is None:
-        return CrossSymbol(
-            ratio=None,
-            symbol=None,
-            note="needs three symbols with the same features in the run, one of them held out of meta-training",
-        )
-    held = run.held_out
-    path = run.models_dir / stage_file(held.symbol, "moe")
-    note = f"{held.symbol} was held out, but has no stage-2 model of this run"
-    if not path.exists():
-        return CrossSymbol(ratio=None, symbol=held.symbol, note=note)
-    try:
-        checkpoint = load_checkpoint(path)
-    except CheckpointError as error:
-        return CrossSymbol(ratio=None, symbol=held.symbol, note=f"its stage-2 model cannot be read: {error}")
-    if checkpoint.trading.get("run") != run.run_name or differences(checkpoint, held, run.plan):
-        return CrossSymbol(ratio=None, symbol=held.symbol, note=note)
-    return training.across(held, model_from(checkpoint))

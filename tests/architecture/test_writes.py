@@ -39,6 +39,7 @@ ALLOWED = {
     ): "the last line of defence, into the system's temporary folder",
     ("rl/features/processed_store.py", "_write_parquet"): "is given the temporary path",
     ("rl/checkpoints/checkpoint.py", "save_checkpoint"): "into memory, then whole",
+    ("rl/reporting/html/svg.py", "drawn"): "into memory",
     ("benchmarks/bad_files.py", "loaded"): "a damaged file, made to be read once and deleted",
     ("benchmarks/bad_files.py", "endless_line"): "a damaged file, made to be read once and deleted",
     ("benchmarks/raw_defects.py", "_parquet"): "into memory",

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from rl.common.errors import INTERRUPTED, MISSING, TERMINATED, UNEXPECTED, USAGE, StagegateError
 from rl.common.printable import printable
+from rl.common.stopping import TerminatedError, ignore_further_signals, listening
 from rl.common.threads import use_one_thread
-
-
-class _TerminatedError(BaseException):
-    """SIGTERM arrived. Not an Exception, so that nothing on the way takes it for a failure of its own."""
-
-
-def _on_terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise _TerminatedError
 
 
 def run_command(work: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     """Run a command; turn every failure into one message and its exit code."""
     use_one_thread()
-    signal.signal(signal.SIGTERM, _on_terminate)
+    with listening():
+        return _run(work, options)
+
+
+def _run(work: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     try:
         return work(options)
     except StagegateError as error:
@@ -49,20 +43,20 @@ def run_command(work: Callable[[argparse.Namespace], int], options: argparse.Nam
         place = error.filename2 or error.filename
         print(printable(f"error: {place}: {error.strerror}; choose another file or folder"), file=sys.stderr)
         return USAGE
-    except KeyboardInterrupt:
-        return _stopped("interrupted", INTERRUPTED)
-    except _TerminatedError:
-        return _stopped("terminated", TERMINATED)
+    except KeyboardInterrupt as signal:
+        return _stopped("interrupted", INTERRUPTED, signal)
+    except TerminatedError as signal:
+        return _stopped("terminated", TERMINATED, signal)
     except Exception as error:  # noqa: BLE001 - the last line of defence: one line on screen, the rest in a file
         return _unexpected(error)
 
 
-def _stopped(how: str, code: int) -> int:
-    print(
-        f"{how}; finished stages are in the models folder, the best so far of the running one in its in_training/.\n"
-        f"  Start again with: python {shlex.join(sys.argv)}",
-        file=sys.stderr,
-    )
+def _stopped(how: str, code: int, signal: BaseException) -> int:
+    ignore_further_signals()
+    # A command that can be gone on with says how, in a note on what ended it.
+    notes = getattr(signal, "__notes__", [])
+    what_now = notes or [f"  Start again with: python {shlex.join(sys.argv)}"]
+    print("\n".join([f"{how}; everything that was written is whole.", *what_now]), file=sys.stderr)
     return code
 
 

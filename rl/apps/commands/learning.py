@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rl import __version__
 from rl.apps.commands.folders import prepare_files
 from rl.apps.commands.options import LEARNING_FILE
-from rl.apps.commands.workers import worker_pool
+from rl.apps.commands.workers import share_work
 from rl.common.atomic_files import sweep_stray_files, write_json
 from rl.common.errors import OK, UNEXPECTED, UsageError
 from rl.reporting.learning_table import learning_table, missed_marks
@@ -122,9 +121,18 @@ def _measured(jobs: Sequence[_Job], workers: int) -> list[Cell]:
     if workers == 1 or len(jobs) <= 1:
         return [cell for job in jobs for cell in _measure(job)]
     cells: list[Cell] = []
-    with worker_pool(min(workers, len(jobs))) as pool:
-        for future in as_completed([pool.submit(_measure, job) for job in jobs]):
-            cells += future.result()
+
+    def failed(_: _Job, error: Exception) -> NoReturn:
+        raise error
+
+    share_work(
+        _measure,
+        jobs,
+        min(workers, len(jobs)),
+        on_result=lambda _, found: cells.extend(found),
+        on_error=failed,
+        on_restart=lambda job, text: print(f"{job.row} seed {job.seed}: {text}", file=sys.stderr, flush=True),
+    )
     return cells
 
 

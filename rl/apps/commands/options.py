@@ -92,6 +92,13 @@ def training_parser() -> argparse.ArgumentParser:
         help="symbols trained side by side, one process each (default: 1)",
     )
     how.add_argument(
+        "--resume",
+        default="auto",
+        metavar="auto|never|RUN",
+        help="auto: go on with the newest run of the same symbols and stages that did not end; never: begin a new "
+        "run; or the name of a run to go on with (default: auto)",
+    )
+    how.add_argument(
         "--dry-run", action="store_true", help="check everything, show the windows, train nothing"
     )
     how.add_argument(

@@ -8,10 +8,8 @@ import shlex
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from concurrent.futures import as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from rl import __version__
 from rl.apps.commands.console import Console, TrainingListener
 from rl.apps.commands.folders import prepare_folders
 from rl.apps.commands.options import chosen_stages, wants_all
+from rl.apps.commands.runs import NEVER, Asked, TrainingRun, refusal, training_run
 from rl.apps.commands.symbols import (
     KnownSymbols,
     bring_up_to_date,
@@ -26,9 +25,21 @@ from rl.apps.commands.symbols import (
     instrument_of,
     symbols_of,
 )
-from rl.apps.commands.workers import worker_pool
-from rl.common.atomic_files import require_writable, write_text
-from rl.common.errors import DATA, GATE_STOPPED, OK, StagegateError
+from rl.apps.commands.workers import share_work
+from rl.checkpoints.checkpoint import library_versions, stage_file
+from rl.common.atomic_files import require_writable, sha256_of, write_text
+from rl.common.compiled import source_hash
+from rl.common.errors import (
+    DATA,
+    GATE_STOPPED,
+    OK,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    StagegateError,
+    TrainingDivergedError,
+    UsageError,
+)
 from rl.common.locks import symbol_lock, worker_lock
 from rl.common.runlog import RunLog
 from rl.features.processed_store import ProcessOutcome
@@ -44,8 +55,9 @@ from rl.reporting.training_report import (
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
 from rl.stages.null_bank import Calibration, refuse_if_nulls_pass
 from rl.stages.outcomes import SymbolOutcome
-from rl.stages.plan import Plan, load_plan, plan_settings
-from rl.stages.promotion import settle_promotions
+from rl.stages.plan import STAGES, Plan, load_plan, plan_settings
+from rl.stages.promotion import PROMOTIONS, settle_promotions
+from rl.stages.run_state import SymbolJournal
 from rl.stages.sequence import check_learners, run_sequence
 from rl.stages.symbol_data import SymbolData, prepare
 from rl.stages.trials import forgotten_looks
@@ -66,6 +78,8 @@ class _Job:
     ledger: Path
     run_name: str
     stages: tuple[str, ...]
+    state: Path
+    """Folder of its journal."""
     log: Path
     as_json: bool
     quiet: bool
@@ -87,59 +101,188 @@ def train(options: argparse.Namespace) -> int:
     book = load_instruments(*options.instruments)
     known = symbols_of(options)
     symbols = chosen_symbols(options.symbols, known, options.raw_data_dir)
-    run_name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S") + f"-{options.profile}-s{plan.seed}"
-    folder = options.reports_dir / "runs" / run_name
+    work = _Work(
+        plan=plan, stages=stages, book=book, known=known, symbols=tuple(symbols), calibration=calibration
+    )
+    asked = Asked(symbols=tuple(symbols), stages=stages, models_dir=options.models_dir)
+    label = f"{options.profile}-s{plan.seed}"
     prepare_folders(options, "reports_dir", *([] if options.dry_run else ["models_dir"]))
-    with RunLog(folder / "run.jsonl") as log, ExitStack() as locks:
+    resume = NEVER if options.dry_run else options.resume
+    try:
+        with training_run(options.reports_dir, resume, asked, label) as run:
+            return _train_in(run, work, asked, options)
+    except _BegunUnderOtherSettingsError as other:
+        with training_run(options.reports_dir, NEVER, asked, label) as run:
+            run.notes.append(str(other))
+            return _train_in(run, work, asked, options)
+
+
+class _BegunUnderOtherSettingsError(Exception):
+    """The run to go on with was begun under something else, and nothing of it is finished; says so in a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What a command is to do, read and checked."""
+
+    plan: Plan
+    stages: tuple[str, ...]
+    book: InstrumentBook
+    known: KnownSymbols
+    symbols: tuple[str, ...]
+    calibration: Calibration
+
+
+def _train_in(run: TrainingRun, work: _Work, asked: Asked, options: argparse.Namespace) -> int:
+    """Train in a run's folder, from its beginning or from where it stands; return the exit code."""
+    plan = work.plan
+    with RunLog(run.log) as log, ExitStack() as locks:
         console = Console(log, as_json=options.json, quiet=options.quiet)
-        console.event("run_started", run=run_name, version=__version__, command=sys.argv, symbols=symbols)
+        began = "run_resumed" if run.record else "run_started"
+        console.event(began, run=run.name, version=__version__, command=sys.argv, symbols=list(work.symbols))
         console.say(
-            f"Stagegate {__version__}   seed {plan.seed}   plan {options.config} ({options.profile})   run {folder}"
+            f"Stagegate {__version__}   seed {plan.seed}   plan {options.config} ({options.profile})   run {run.folder}"
         )
-        console.event("null_bank", notes=calibration.notes())
-        for note in calibration.notes():
+        for note in run.notes:
             console.say(note)
-        write_text(folder / "config.resolved.yaml", plan.resolved_yaml())
+        console.event("null_bank", notes=work.calibration.notes())
+        for note in work.calibration.notes():
+            console.say(note)
+        write_text(run.folder / "config.resolved.yaml", plan.resolved_yaml())
         if wants_all(options.symbols):
-            for name, error in known.unusable.items():
+            for name, error in work.known.unusable.items():
                 console.problem(name, error)
-        ready = _processed(symbols, known, book, options, console)
-        data = _prepared(ready, plan, book, known.raw, options.processed_data_dir, console)
+        ready = _processed(work.symbols, work.known, work.book, options, console)
+        data = _prepared(ready, plan, work.book, work.known.raw, options.processed_data_dir, console)
         for table_line in windows_table(list(data.values())):
             console.say(table_line)
         if options.dry_run:
-            return _after_dry_run(console, data, stages)
-        ours = _locked(data, options.models_dir, run_name, locks, console)
-        forgotten = _forgotten(data, options, console)
-        kept_out = {symbol: _held_out(symbol, data) for symbol in data}
-        jobs = [
-            _Job(
-                symbol=symbol,
-                others=tuple(name for name in _comparable(symbol, data) if name != kept_out[symbol]),
-                held_out=kept_out[symbol],
-                plan=plan,
-                book=book,
-                raw=known.raw,
-                processed_dir=options.processed_data_dir,
-                models_dir=options.models_dir,
-                ledger=options.reports_dir / LEDGER_NAME,
-                run_name=run_name,
-                stages=stages,
-                log=folder / "run.jsonl",
-                as_json=options.json,
-                quiet=options.quiet,
-                bars=sys.stderr.isatty() and options.jobs == 1 and not (options.json or options.quiet),
-            )
-            for symbol in ours
-        ]
-        first = [job for job in jobs if job.symbol in kept_out.values()]
-        rest = [job for job in jobs if job.symbol not in kept_out.values()]
-        found = _run(first, options.jobs, data, console)
-        found |= _run(rest, options.jobs, data, console)
-        outcomes = _settled([(job, found[job.symbol]) for job in jobs if job.symbol in found], console)
-        if outcomes:
-            _report(outcomes, plan, calibration, forgotten, folder, options, console)
+            return _after_dry_run(console, data, work.stages)
+        identity = _identity(work, data, options)
+        _require_the_same_run(run, identity, console, options)
+        ours = _locked(data, options.models_dir, run.name, locks, console)
+        if not ours:
+            # Nothing was begun, so there is no run to go on with.
+            return _exit_code([], console.problems, strict=options.strict)
+        # Of a run that is gone on with those of its beginning: some files are its own by now.
+        forgotten = run.record["forgotten"] if run.record else _forgotten(data, options, console)
+        run.begin(asked, identity, command=sys.argv, forgotten=forgotten)
+        try:
+            outcomes = _trained(run, work, data, ours, options, console)
+            if outcomes:
+                _report(outcomes, plan, work.calibration, forgotten, run.folder, options, console)
+        except BaseException as error:
+            run.stopped()
+            error.add_note(_how_to_go_on(run, options))
+            raise
+        if _may_succeed_another_time(console.problems):
+            run.stopped()
+            console.warn(_how_to_go_on(run, options))
+        else:
+            run.ended()
         return _exit_code(outcomes, console.problems, strict=options.strict)
+
+
+def _identity(work: _Work, data: dict[str, SymbolData], options: argparse.Namespace) -> dict[str, Any]:
+    """Return everything that what a run comes to depends on, by name."""
+    before = STAGES[: STAGES.index(work.stages[0])]
+    return {
+        "symbols": list(data),
+        "plan": work.plan.as_dict(),
+        "instruments": {
+            symbol: each.found.instrument.model_dump(mode="json") for symbol, each in data.items()
+        },
+        "data": {symbol: each.data_hash for symbol, each in data.items()},
+        "starts_from": {
+            symbol: {
+                stage: sha256_of(path)
+                for stage in before
+                if (path := options.models_dir / stage_file(symbol, stage)).is_file()
+            }
+            for symbol in data
+        },
+        "code": source_hash(),
+        "libraries": library_versions(),
+    }
+
+
+def _require_the_same_run(
+    run: TrainingRun, identity: dict[str, Any], console: Console, options: argparse.Namespace
+) -> None:
+    """Go on with a run only if it comes to what the uninterrupted one would have come to.
+
+    Raises:
+        UsageError: It has finished something under other settings, data or code.
+        _BegunUnderOtherSettingsError: It has finished nothing, so that a new run loses nothing.
+    """
+    if run.record is None:
+        return
+    finished = run.finished()
+    if changes := run.changes(identity):
+        if finished or options.resume == run.name:
+            raise refusal(run, changes, finished)
+        raise _BegunUnderOtherSettingsError(
+            f"run {run.name} did not end, but has finished nothing and was begun under another {changes[0]}"
+            + (f" and {len(changes) - 1} more" if len(changes) > 1 else "")
+            + "; this is a new run"
+        )
+    done = "; ".join(f"{symbol}: {', '.join(parts)}" for symbol, parts in finished.items())
+    console.say(f"going on with run {run.name}, which did not end; finished so far: {done or 'no stage'}")
+
+
+def _how_to_go_on(run: TrainingRun, options: argparse.Namespace) -> str:
+    words = list(sys.argv)
+    if options.resume == NEVER:
+        # What was typed would begin another run.
+        words = [word for word in words if word != f"--resume={NEVER}"]
+        if "--resume" in words:
+            place = words.index("--resume")
+            del words[place : place + 2]
+    return f"  Run {run.name} is saved and goes on with: python {shlex.join(words)}"
+
+
+def _may_succeed_another_time(problems: dict[str, StagegateError]) -> bool:
+    """Return True where something failed that the same data and plan do not make fail again: a full disk, a crash."""
+    decided = (DataError, ConfigError, UsageError, CheckpointError, TrainingDivergedError)
+    return any(name == PROMOTIONS or not isinstance(error, decided) for name, error in problems.items())
+
+
+def _trained(
+    run: TrainingRun,
+    work: _Work,
+    data: dict[str, SymbolData],
+    ours: Sequence[str],
+    options: argparse.Namespace,
+    console: Console,
+) -> list[SymbolOutcome]:
+    """Train the symbols that are ours and settle the promotions."""
+    kept_out = {symbol: _held_out(symbol, data) for symbol in data}
+    jobs = [
+        _Job(
+            symbol=symbol,
+            others=tuple(name for name in _comparable(symbol, data) if name != kept_out[symbol]),
+            held_out=kept_out[symbol],
+            plan=work.plan,
+            book=work.book,
+            raw=work.known.raw,
+            processed_dir=options.processed_data_dir,
+            models_dir=options.models_dir,
+            ledger=options.reports_dir / LEDGER_NAME,
+            run_name=run.name,
+            stages=work.stages,
+            state=run.state_of(symbol),
+            log=run.log,
+            as_json=options.json,
+            quiet=options.quiet,
+            bars=sys.stderr.isatty() and options.jobs == 1 and not (options.json or options.quiet),
+        )
+        for symbol in ours
+    ]
+    first = [job for job in jobs if job.symbol in kept_out.values()]
+    rest = [job for job in jobs if job.symbol not in kept_out.values()]
+    found = _run(first, options.jobs, data, console)
+    found |= _run(rest, options.jobs, data, console)
+    return _settled([(job, found[job.symbol]) for job in jobs if job.symbol in found], console)
 
 
 def _processed(
@@ -266,15 +409,20 @@ def _run(
             except Exception as error:  # noqa: BLE001 - one symbol's fault must not cost the others' results
                 console.problem(job.symbol, _told(error, job.symbol, job.log))
     else:
-        with worker_pool(min(workers, len(jobs))) as pool:
-            waiting = {pool.submit(_in_worker, job): job for job in jobs}
-            for future in as_completed(waiting):
-                job = waiting[future]
-                try:
-                    outcomes[job.symbol] = future.result()
-                except Exception as error:  # noqa: BLE001 - as above
-                    console.problem(job.symbol, _told(error, job.symbol, job.log))
+        share_work(
+            _in_worker,
+            jobs,
+            min(workers, len(jobs)),
+            on_result=lambda job, outcome: outcomes.update({job.symbol: outcome}),
+            on_error=lambda job, error: console.problem(job.symbol, _told(error, job.symbol, job.log)),
+            on_restart=lambda job, text: _restarted(job, text, console),
+        )
     return outcomes
+
+
+def _restarted(job: _Job, text: str, console: Console) -> None:
+    console.event("worker_died", symbol=job.symbol, text=text)
+    console.warn(f"{job.symbol}: {text}")
 
 
 def _told(error: Exception, name: str, log: Path) -> StagegateError:
@@ -306,6 +454,10 @@ def _in_worker(job: _Job) -> SymbolOutcome:
 def _sequence(job: _Job, data: dict[str, SymbolData], console: Console) -> SymbolOutcome:
     # A disk that filled up under the symbols before would otherwise be noticed after the first stage's training.
     require_writable(job.models_dir, "--models-dir")
+
+    def saved(generation: int, entries: Sequence[str]) -> None:
+        console.event("state_saved", symbol=job.symbol, generation=generation, entries=list(entries))
+
     return run_sequence(
         data[job.symbol],
         job.plan.for_symbol(job.symbol),
@@ -316,6 +468,7 @@ def _sequence(job: _Job, data: dict[str, SymbolData], console: Console) -> Symbo
         ledger=EvidenceLedger(job.ledger),
         listener=TrainingListener(console, bars=job.bars),
         run_name=job.run_name,
+        journal=SymbolJournal(job.state, saved),
     )
 
 

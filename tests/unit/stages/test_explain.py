@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,8 +59,11 @@ class Ready:
     def __init__(self, model) -> None:
         self._model = model
 
-    def train(self, episodes, _report, _on_better):
+    def train(self, episodes, _report, _on_better, _keep):
         return replace(self._model, episodes=episodes)
+
+    def state(self) -> dict[str, Any]:
+        return {}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +83,7 @@ def judged_run(tmp_path_factory) -> Path:
             for stage in ("ppo", "moe"):
                 model = edge_model(PLAN, follow=follow if stage == "ppo" else 1.1 * follow, stage=stage)
                 known.setattr(
-                    f"rl.stages.sequence.{stage}_training", lambda *_, model=model, **__: Ready(model)
+                    f"rl.stages.attempts.{stage}_training", lambda *_, model=model, **__: Ready(model)
                 )
             found.append(run_sequence(data, PLAN, stages=STAGES, **shared))
     settle_promotions(found, PLAN, first_stage="ppo", **shared)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from rl.stages.symbol_data import SymbolData
 from tests.unit.stages.small_symbol import edge_model, small_plan, small_symbol
 
 PLAN = small_plan()
+TIME = datetime(2024, 3, 1, 9, 15, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +136,8 @@ def test_a_reloaded_checkpoint_sees_the_market_exactly_as_the_stage_did(data, tm
 
 def test_a_dated_copy_has_the_name_the_plan_asks_for(data, tmp_path):
     plan = small_plan("model_management.model_naming_convention='{symbol}-{algorithm}-{stage}-{timestamp}'")
-    path = keep_dated_copy(tmp_path, a_checkpoint(data), plan)
-    assert re.fullmatch(r"EDGE_15-PPO-stage_1_ppo-\d{8}T\d{6}Z\.pth", path.name)
+    path = keep_dated_copy(tmp_path, a_checkpoint(data), plan, TIME)
+    assert path.name == "EDGE_15-PPO-stage_1_ppo-20240301T091500Z.pth"
     assert load_checkpoint(path).stage == "ppo"
 
 
@@ -154,7 +155,7 @@ def test_every_naming_convention_the_plan_accepts_can_be_used(data, tmp_path, co
         plan = small_plan(f"model_management.model_naming_convention='{convention}'")
     except ConfigError:
         return  # refused before anything is trained: that is as it should be
-    keep_dated_copy(tmp_path, a_checkpoint(data), plan)
+    keep_dated_copy(tmp_path, a_checkpoint(data), plan, TIME)
 
 
 # --- does it fit? ---------------------------------------------------------------------------------------------------

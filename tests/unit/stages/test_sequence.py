@@ -98,7 +98,11 @@ class Prepared:
         self._calls = calls
 
     def train(
-        self, episodes: int, report: Callable[[dict[str, Any]], None], on_better: Callable[[StageModel], None]
+        self,
+        episodes: int,
+        report: Callable[[dict[str, Any]], None],
+        on_better: Callable[[StageModel], None],
+        keep: Callable[[dict[str, Any]], None],
     ) -> StageModel:
         weights = self._model.weights.copy()
         # The last number is the critic's: it decides nothing.
@@ -107,7 +111,11 @@ class Prepared:
         self._model = replace(self._model, episodes=self._model.episodes + episodes, weights=weights)
         on_better(self._model)
         report({"episodes_this_call": episodes})
+        keep(self.state())
         return self._model
+
+    def state(self) -> dict[str, Any]:
+        return {}
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +149,7 @@ def run(data, tmp_path, monkeypatch) -> Callable[..., Run]:
                 # Each training of a search differs from the others as their learning rates do.
                 begun = count(0, 10)
                 monkeypatch.setattr(
-                    f"rl.stages.sequence.{stage}_training",
+                    f"rl.stages.attempts.{stage}_training",
                     lambda *_, known=known, begun=begun, **__: Prepared(known, next(begun)),
                 )
         ledger, heard = EvidenceLedger(tmp_path / "ledger.jsonl"), Notebook(watched=tmp_path / folder)
@@ -279,7 +287,7 @@ def test_the_best_attempt_is_kept_and_named_last(run, data, tmp_path, monkeypatc
         )
         return Prepared(models[-1])
 
-    monkeypatch.setattr("rl.stages.sequence.ppo_training", next_training)
+    monkeypatch.setattr("rl.stages.attempts.ppo_training", next_training)
     done = run(plan)
     (stage,) = done.outcome.stages
     assert stage.model.fingerprint() == models[2].fingerprint()
@@ -374,7 +382,7 @@ def mixtures(run, monkeypatch) -> Callable[..., Run]:
             metrics = {**chosen.metrics, "transfer_learning": is_grown}
             return Prepared(replace(chosen, metrics=metrics))
 
-        monkeypatch.setattr("rl.stages.sequence.moe_training", training)
+        monkeypatch.setattr("rl.stages.attempts.moe_training", training)
         return run(plan, ppo=model(plan, 0.5), **others)
 
     return go

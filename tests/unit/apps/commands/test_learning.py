@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
-import torch
 
 import rl.__main__
 from rl.apps.commands import learning
-from rl.apps.commands.workers import begin_worker
 from rl.common.errors import OK, UNEXPECTED, USAGE
 from rl.stages.known_answer import KnownMarket
 from rl.stages.known_answer_table import ROWS, Row, at_least
@@ -99,15 +96,3 @@ def test_a_mark_that_is_missed_is_named_and_ends_with_exit_code_1(monkeypatch, c
 def test_options_that_make_no_sense_are_refused_before_anything_is_trained(words, message, capsys):
     assert rl.__main__.main(["doctor", *words]) == USAGE
     assert message in capsys.readouterr().err
-
-
-def test_a_worker_keeps_to_one_thread_and_leaves_interrupts_to_its_parent():
-    before = signal.getsignal(signal.SIGINT), torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        begin_worker()
-        assert torch.get_num_threads() == 1
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before[0])
-        torch.set_num_threads(before[1])

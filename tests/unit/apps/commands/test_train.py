@@ -120,6 +120,7 @@ def a_job(data: SymbolData, root: Path) -> _Job:
         ledger=root / "evidence_ledger.jsonl",
         run_name="run-1",
         stages=("ppo",),
+        state=root / "state" / data.symbol,
         log=root / "run.jsonl",
         as_json=False,
         quiet=False,
