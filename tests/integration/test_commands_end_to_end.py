@@ -160,7 +160,7 @@ def test_the_next_command_finds_what_this_one_wrote(place, training):
 def test_training_leaves_a_run_folder_with_config_log_and_reports(place, training):
     folder = run_folder(place)
     assert {path.name for path in folder.iterdir()} == {
-        "run.jsonl", "config.resolved.yaml", "training_report.txt", "training_report.json",
+        "run.json", "run.lock", "run.jsonl", "config.resolved.yaml", "training_report.txt", "training_report.json",
         "training_report.html",
     }  # fmt: skip
     events = [strict_json(line) for line in (folder / "run.jsonl").read_text().splitlines()]
