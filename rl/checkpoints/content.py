@@ -176,7 +176,7 @@ def _adaptation_problems(
     try:
         AdaptationRecipe.from_dict(stored)
     except CheckpointError as error:
-        found.append(f"trading.adaptation: {error}")
+        found.append(f"trading.adaptation: {str(error).rstrip('.')}")
     if META_WEIGHTS in extra and extra[META_WEIGHTS].shape != weights.shape:
         found.append(
             f"{META_WEIGHTS} has the shape {tuple(extra[META_WEIGHTS].shape)}, not {tuple(weights.shape)}"

@@ -172,16 +172,14 @@ def test_evidence_never_takes_the_place_of_other_evidence(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_window_of_seventy_thousand_bars_is_written_in_two_seconds(tmp_path):
+def test_a_window_of_seventy_thousand_bars_is_written_and_read_whole(tmp_path):
     data = small_symbol(PLAN, sessions=3000)
     window = (0, 70_000)
     # A flip every other bar: as many fills as there can be.
     replay = replay_actions(data.market, window, data.rules, np.arange(69_999) // 2 % 2 * 2)
     assert len(replay.fill_log) > 60_000
-    begun = time.process_time()
     write_action_log(tmp_path / "log.csv.gz", replay, replay, data.bars.close_time, data.market.session)
-    assert time.process_time() - begun < 2.0
-    assert len(read_action_log(tmp_path / "log.csv.gz").equity) == 70_000
+    np.testing.assert_array_equal(read_action_log(tmp_path / "log.csv.gz").equity, replay.equity)
 
 
 def a_proof(tasks: int, *, controls: bool = True) -> AdaptationProof:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from rl.algorithms.adaptation import AdaptationConfig
+from rl.checkpoints.adaptation import AdaptationRecipe
 from rl.checkpoints.checkpoint import Checkpoint, load_checkpoint, sidecar_of, stage_file
 from rl.checkpoints.predictor import Predictor
 from rl.checkpoints.registry import RETIRED, best_available
@@ -54,6 +56,9 @@ def a_verdict(outcome: Outcome = "PASS") -> Verdict:
     )
 
 
+A_RECIPE = AdaptationRecipe(config=AdaptationConfig(), support_bars=128, support_steps=64)
+
+
 def a_checkpoint(
     data: SymbolData, *, stage: str = "ppo", run: str = "run-1", outcome: Outcome = "PASS"
 ) -> Checkpoint:
@@ -65,7 +70,7 @@ def a_checkpoint(
         a_verdict(outcome),
         lineage=["hash of the parent"],
         run_name=run,
-        adaptation={"support_bars": 128} if stage == "maml" else None,
+        adaptation=A_RECIPE.to_dict() if stage == "maml" else None,
         champion_of=champion,
     )
 

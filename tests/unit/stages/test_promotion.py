@@ -569,7 +569,11 @@ def test_a_promoted_model_whose_look_survives_again_stays_promoted(desk):
     place.settle(place.judged({"AAA_15": SPLIT["AAA_15"]}, run="run-1", subject="same"), run="run-1")
     place.settle(place.judged(SPLIT, run="run-2", subject="same"), run="run-2")
     assert place.finals == ["AAA_15_final_model.pth"]
-    assert not (place.models / RETIRED).exists()
+    # The second run's takes its place, and the first one is kept.
+    assert load_checkpoint(place.models / "AAA_15_final_model.pth").trading["run"] == "run-2"
+    (kept,) = (place.models / RETIRED).rglob("*_final_model.pth")
+    assert load_checkpoint(kept).trading["run"] == "run-1"
+    assert not any("not promoted among the symbols judged since" in text for _, text in place.heard.texts)
 
 
 @pytest.mark.parametrize("first_was_settled", [True, False])
