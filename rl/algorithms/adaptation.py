@@ -62,13 +62,16 @@ def outside(
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptationConfig:
-    """One adaptation. The defaults are those of the main training plan, but for `adapt`: not every policy has heads."""
+    """One adaptation. The defaults are those of the main training plan, but for `adapt` and the step size.
+
+    Not every policy has heads, and where all of the actor adapts, the plan's 3.0 blows up.
+    """
 
     inner_loop_steps: int = 7
     """Gradient steps of an adaptation, each on a fresh support rollout."""
 
-    inner_step_size: float = 3.0
-    """Step size every tensor starts from in meta-training."""
+    inner_step_size: float = 0.1
+    """Step size every tensor starts from in meta-training. Heads alone bear larger ones (3.0 in the training plan)."""
 
     inner_entropy_coef: float = 0.01
     """Weight of the policy's entropy in the inner loss."""

@@ -66,7 +66,7 @@ STALE_LOG_PROB = 1e-2
 
 @dataclass(frozen=True, kw_only=True)
 class MAMLConfig(AdaptationConfig):
-    """One meta-training run. The defaults are those of the main training plan."""
+    """One meta-training run. The defaults are those of the main training plan, but for what `AdaptationConfig` names."""
 
     iterations: int = 150
     """Outer updates of a whole run; the schedules below are fractions of it."""
