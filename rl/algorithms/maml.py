@@ -66,7 +66,7 @@ STALE_LOG_PROB = 1e-2
 
 @dataclass(frozen=True, kw_only=True)
 class MAMLConfig(AdaptationConfig):
-    """One meta-training run. The defaults are those of the main training plan, but for what `AdaptationConfig` names."""
+    """One meta-training run. The defaults are those of the main training plan, save two of `AdaptationConfig`."""
 
     iterations: int = 150
     """Outer updates of a whole run; the schedules below are fractions of it."""
