@@ -280,8 +280,8 @@ def _trained(
     ]
     first = [job for job in jobs if job.symbol in kept_out.values()]
     rest = [job for job in jobs if job.symbol not in kept_out.values()]
-    found = _run(first, options.jobs, data, console)
-    found |= _run(rest, options.jobs, data, console)
+    found = _run(first, options.jobs, data, console, numbers=(1, len(jobs)))
+    found |= _run(rest, options.jobs, data, console, numbers=(1 + len(first), len(jobs)))
     return _settled([(job, found[job.symbol]) for job in jobs if job.symbol in found], console)
 
 
@@ -399,11 +399,15 @@ def _run(
     workers: int,
     data: dict[str, SymbolData],
     console: Console,
+    *,
+    numbers: tuple[int, int],
 ) -> dict[str, SymbolOutcome]:
+    """Train symbols one after the other or side by side; `numbers`: of the first one, and how many the run has."""
     outcomes: dict[str, SymbolOutcome] = {}
+    start, total = numbers
     if workers == 1 or len(jobs) <= 1:
-        for number, job in enumerate(jobs, start=1):
-            console.say(f"[{number}/{len(jobs)}] {job.symbol}" if len(jobs) > 1 else job.symbol)
+        for number, job in enumerate(jobs, start=start):
+            console.say(f"[{number}/{total}] {job.symbol}" if total > 1 else job.symbol)
             try:
                 outcomes[job.symbol] = _sequence(job, data, console)
             except Exception as error:  # noqa: BLE001 - one symbol's fault must not cost the others' results
