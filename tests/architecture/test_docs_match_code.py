@@ -236,7 +236,8 @@ def test_mixture_lists_the_limit_of_every_collapse():
 
 
 def test_learning_lists_every_row_of_the_learning_table_with_its_marks():
-    written = the_table("learning.md", "Row")
+    # The task family has a table that begins with a column of this name too.
+    (written,) = (table for table in page("learning.md") if {"Row", "Marks"} <= set(table.columns))
     assert [plain(cell) for cell in written.column("Row")] == list(ROWS)
     for row, market, cost, steps, marks in written.rows:
         asked = ROWS[plain(row)]
