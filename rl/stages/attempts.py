@@ -48,7 +48,7 @@ class Attempt:
     is_grown: bool = True
     """False where it started from random weights, not from the stage before."""
     collapses: tuple[str, ...] = ()
-    """Why a mixture that grew out of stage 1 is to be trained once more with experts that start afresh."""
+    """Why the planned mixture, which grew out of stage 1, is to be trained once more with experts that start afresh."""
 
     def to_plain(self) -> dict[str, Any]:
         """Return the attempt for the journal."""
@@ -109,9 +109,9 @@ def train_with_fallbacks(
         # An extension that found nothing better comes back with the attempt it extends.
         if not any(attempt is each for each in tried):
             tried.append(attempt)
-        if not attempt.collapses and not _wants_fallback(run.plan, tried[_best_attempt(tried)].verdict):
+        if not attempt.collapses and not _wants_fallback(run.plan, _best_attempt(tried).verdict):
             break
-    best = tried[_best_attempt(tried)]
+    best = _best_attempt(tried)
     verdicts = [attempt.verdict for attempt in tried if attempt is not best]
     return best, [*verdicts, best.verdict]
 
@@ -216,14 +216,11 @@ def _wants_fallback(plan: Plan, verdict: Verdict) -> bool:
     return verdict.outcome == "FAIL" or plan.progression_rules.on_inconclusive == "stop"
 
 
-def _best_attempt(tried: list[Attempt]) -> int:
+def _best_attempt(tried: list[Attempt]) -> Attempt:
     """Return the attempt to keep: the best verdict, and among equal ones the highest validation return."""
     rank = {"PASS": 2, "INCONCLUSIVE": 1, "FAIL": 0}
 
-    def worth(place: int) -> tuple[int, float]:
-        return rank[tried[place].verdict.outcome], tried[place].worth
-
-    return max(range(len(tried)), key=worth)
+    return max(tried, key=lambda attempt: (rank[attempt.verdict.outcome], attempt.worth))
 
 
 @dataclass
@@ -267,7 +264,7 @@ class _PolicyLearner(_Learner):
             worth=model.metrics["best_score"],
             judged_at=datetime.now(UTC),
             is_grown=is_grown,
-            collapses=self._collapses(model) if is_grown else (),
+            collapses=self._collapses(model) if is_grown and step.number == 0 else (),
         )
         return self.judged[step.number]
 

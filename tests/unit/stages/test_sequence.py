@@ -431,6 +431,23 @@ def test_a_fresh_start_comes_before_an_extension_and_may_save_it(mixtures):
     assert [verdict.outcome for verdict in moe.attempts] == ["FAIL", "PASS"]
 
 
+def test_only_the_planned_mixture_is_begun_again(mixtures):
+    """An extension that has not parted either is no reason for a third start, nor for a search where it passed."""
+    plan = small_plan(
+        *PASSES,
+        STARTS_AFRESH,
+        *EXTENDS,
+        *SEARCHES,
+        "training_sequence.stage_2_moe.success_criteria.min_win_rate=0.999",
+    )
+    done = mixtures(plan, grown=mixture_of_clones(plan, -1.0), fresh=mixture_of_clones(plan, -1.0))
+    whys = [why for stage, why, _ in done.heard.started if stage == "moe"]
+    assert [why for why in whys if "afresh" in why] == ["4 episodes with experts that start afresh"]
+    assert any("extended" in why for why in whys)
+    assert any("search" in why for why in whys)
+    assert len([text for text in done.heard.texts if "have not parted" in text]) == 1
+
+
 def test_the_network_beside_a_fresh_mixture_starts_afresh_too(run, monkeypatch):
     """Otherwise the comparison would be one of starts, not of forms."""
     started: list[bool] = []
