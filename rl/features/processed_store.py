@@ -209,8 +209,7 @@ def load_processed(symbol: str, processed_dir: Path) -> Processed:
 
 def fingerprint(instrument: Instrument) -> str:
     """Return a SHA-256 over everything about an instrument that processing may depend on."""
-    text = json.dumps(_processing_keys(instrument), sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return _hash_of(_processing_keys(instrument))
 
 
 def _staleness(symbol: str, raw_path: Path, processed_dir: Path, instrument: Instrument | None) -> _Staleness:

@@ -9,10 +9,8 @@ import numpy as np
 import torch
 
 from rl.backtest.engine import Replay
-from rl.common.seeding import generator
 from rl.policies.actor_critic import build_policy
-from rl.stages.regimes import regimes_of
-from rl.stages.specialisation import expert_records, expert_use, parts_of_flat_account, shared_information
+from rl.stages.specialisation import expert_activity
 from rl.stages.symbol_data import SymbolData
 
 
@@ -36,22 +34,13 @@ def expert_usage(
         return None
     policy = build_policy(spec, seed=0)
     policy.load_flat(torch.from_numpy(np.ascontiguousarray(weights)))
-    # The last bar decides nothing.
-    rows = np.arange(replay.start, replay.stop - 1)
-    rows = rows[data.table.usable[rows]]
-    parts = parts_of_flat_account(policy, data.market.features[rows])
-    gate = parts.gate_probs.numpy()
-    found = regimes_of(data)
-    present, regime = np.unique(found.labels[rows], return_inverse=True)
-    experts, by_regime = expert_records(gate, regime, len(present), rows - replay.start, replay)
-    stream = generator(seed, "specialisation", data.symbol, split)
+    found = expert_activity(data, policy, split, replay, seed=seed)
     return {
-        "window": split,
-        "regime_source": found.source,
-        "regimes": [found.names[place] for place in present],
-        "regime_bars": [int(count) for count in np.bincount(regime)],
-        "use": {**asdict(expert_use(parts))},
-        "information": asdict(shared_information(gate.argmax(1), regime, stream)),
-        "experts": [asdict(record) for record in experts],
-        "by_regime": [[asdict(record) for record in row] for row in by_regime],
+        **found,
+        "regimes": list(found["regimes"]),
+        "regime_bars": list(found["regime_bars"]),
+        "use": asdict(found["use"]),
+        "information": asdict(found["information"]),
+        "experts": [asdict(record) for record in found["experts"]],
+        "by_regime": [[asdict(record) for record in row] for row in found["by_regime"]],
     }

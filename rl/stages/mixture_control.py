@@ -199,9 +199,8 @@ def _train(training: PolicyTraining, rounds: Sequence[int], report: Report, jour
     progress = journal.progress(CONTROL)
     if progress is not None:
         training.load_state(progress.state)
-    for number, episodes in enumerate(rounds):
-        if progress is not None and (number, not progress.is_trained) < (progress.attempt, True):
-            continue
+    finished = 0 if progress is None else progress.attempt + progress.is_trained
+    for number, episodes in enumerate(rounds[finished:], start=finished):
 
         def keep(state: dict[str, Any], *, is_trained: bool = False, number: int = number) -> None:
             journal.keep_progress(CONTROL, number, state, is_trained=is_trained)

@@ -256,24 +256,10 @@ def specialisation(
         seed: Decides by how much regimes and the gate's choice are shifted.
     """
     policy = model.policy()
-    rows = _deciding_rows(data, window)
-    parts = parts_of_flat_account(policy, data.market.features[rows])
-    use = expert_use(parts)
-    found = regimes_of(data)
-    present, regime = np.unique(found.labels[rows], return_inverse=True)
-    gate = parts.gate_probs.numpy()
-    experts, by_regime = expert_records(gate, regime, len(present), rows - replay.start, replay)
+    activity = expert_activity(data, policy, window, replay, seed=seed)
+    use: ExpertUse = activity["use"]
     return Specialisation(
-        window=window,
-        regime_source=found.source,
-        regimes=tuple(found.names[place] for place in present),
-        regime_bars=tuple(int(count) for count in np.bincount(regime)),
-        use=use,
-        information=shared_information(
-            gate.argmax(1), regime, generator(seed, "specialisation", data.symbol, window)
-        ),
-        experts=experts,
-        by_regime=by_regime,
+        **activity,
         knock_outs=tuple(
             None if expert in use.unused else knock_out(data, policy, expert, window, replay, scheme=scheme)
             for expert in range(len(use.mean_gate_weight))
@@ -289,22 +275,52 @@ def specialisation(
     )
 
 
+def expert_activity(
+    data: SymbolData, policy: ActorCritic, window: str, replay: Replay, *, seed: int
+) -> dict[str, Any]:
+    """Return the fields of `Specialisation` that take no further replay: window, regimes, use, information, records.
+
+    Args:
+        data: The symbol.
+        policy: A mixture.
+        window: Name of the span.
+        replay: What the policy did there.
+        seed: Decides by how much regimes are shifted.
+    """
+    rows = _deciding_rows(data, replay.start, replay.stop)
+    parts = _parts_of_flat_account(policy, data.market.features[rows])
+    found = regimes_of(data)
+    present, regime = np.unique(found.labels[rows], return_inverse=True)
+    gate = parts.gate_probs.numpy()
+    experts, by_regime = expert_records(gate, regime, len(present), rows - replay.start, replay)
+    stream = generator(seed, "specialisation", data.symbol, window)
+    return {
+        "window": window,
+        "regime_source": found.source,
+        "regimes": tuple(found.names[place] for place in present),
+        "regime_bars": tuple(int(count) for count in np.bincount(regime)),
+        "use": expert_use(parts),
+        "information": shared_information(gate.argmax(1), regime, stream),
+        "experts": experts,
+        "by_regime": by_regime,
+    }
+
+
 def collapses_on(data: SymbolData, model: StageModel, window: str) -> list[str]:
     """Return every way in which a mixture is none on a window, in words; empty for a healthy one."""
-    features = data.market.features[_deciding_rows(data, window)]
-    return expert_use(parts_of_flat_account(model.policy(), features)).collapses()
+    features = data.market.features[_deciding_rows(data, *data.window(window))]
+    return expert_use(_parts_of_flat_account(model.policy(), features)).collapses()
 
 
-def _deciding_rows(data: SymbolData, window: str) -> np.ndarray:
-    """Return the rows of a window on which a policy decides. (B,)"""
-    start, stop = data.window(window)
+def _deciding_rows(data: SymbolData, start: int, stop: int) -> np.ndarray:
+    """Return the rows from `start` up to `stop` on which a policy decides. (B,)"""
     # The last bar decides nothing.
     rows = np.arange(start, stop - 1)
     return rows[data.table.usable[rows]]
 
 
 @torch.no_grad()
-def parts_of_flat_account(policy: ActorCritic, features: np.ndarray) -> MixtureParts:
+def _parts_of_flat_account(policy: ActorCritic, features: np.ndarray) -> MixtureParts:
     """Return what gate and experts say on these bars to an account that holds nothing. (B, F)"""
     observations = np.zeros((len(features), features.shape[1] + ACCOUNT_FEATURES), dtype=np.float32)
     observations[:, : features.shape[1]] = features

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from rl.backtest.result import SymbolResult
+from rl.common.strict_yaml import dump_yaml
 from rl.reporting.adaptation_report import COMPARED_WITH
 from rl.reporting.html.figures import Figures
 from rl.reporting.html.pages import render
@@ -98,8 +97,8 @@ def symbol_page(report: dict[str, Any], result: SymbolResult, index: str | None 
         month_names=MONTHS,
         titles=TITLES,
         words=COMPARED_WITH,
-        config=_yaml(report["config"]),
-        plan=_yaml(plan) if plan else "",
+        config=dump_yaml(report["config"]),
+        plan=dump_yaml(plan) if plan else "",
     )
 
 
@@ -155,10 +154,6 @@ def _heat(value: float | None, largest: float) -> str:
     return f"{'g' if value > 0 else 'l'}{strength}"
 
 
-def _yaml(values: Any) -> str:
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
-
-
 def index_page(report: dict[str, Any], links: dict[str, str]) -> str:
     """Return the page that compares the symbols of a backtest and leads to each.
 
@@ -176,5 +171,5 @@ def index_page(report: dict[str, Any], links: dict[str, str]) -> str:
         columns=INDEX_COLUMNS,
         synthetic=any(each["synthetic"] for each in symbols.values()),
         in_sample=any(each["span"]["seen_in_training_or_choosing"] for each in symbols.values()),
-        config=_yaml(report["config"]),
+        config=dump_yaml(report["config"]),
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rl.common.atomic_files import write_text
+from rl.common.strict_yaml import dump_yaml
 from rl.reporting.adaptation_report import COMPARED_WITH
 from rl.reporting.html.figures import Figures
 from rl.reporting.html.pages import render
@@ -67,7 +66,7 @@ def training_page(report: dict[str, Any], run: str, command: str = "") -> str:
         control=CONTROL,
         nulls=_most_passed(report),
         command=command,
-        plan=yaml.safe_dump(report["plan"], sort_keys=False, allow_unicode=True, width=100),
+        plan=dump_yaml(report["plan"]),
         synthetic=any(found["synthetic"] for found in symbols.values()),
         any_promoted=any(_is_promoted(found) for found in symbols.values()),
     )
