@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,17 @@ class Place:
     def run_folder(self) -> Path:
         """Return the folder of the newest run."""
         return max((self.reports / "runs").iterdir(), key=lambda path: path.name)
+
+    def has_ended(self) -> bool:
+        """Return True once the newest run is over: the same command would begin another one."""
+        record = self.run_folder() / "run.json"
+        return record.exists() and json.loads(record.read_text())["state"] == "finished"
+
+    def working_seconds(self) -> float:
+        """Return how long the newest run was at work, from the first line of its log to the last."""
+        lines, _ = self.lines(self.run_folder() / "run.jsonl", 0)
+        first, last = (datetime.fromisoformat(line["time"]) for line in (lines[0], lines[-1]))
+        return (last - first).total_seconds()
 
     def command(self, *more: str) -> list[str]:
         """Return the words of the command."""
@@ -269,10 +281,9 @@ class Chaos:
         names = symbols or (self.symbol,)
         if names not in self._references:
             place = new_place(names)
-            began = time.monotonic()
             code = self.run(place)
-            self._seconds = time.monotonic() - began
             _require(code == 0, place, f"the undisturbed run ended with {code}")
+            self._seconds = place.working_seconds()
             self._references[names] = traces(place)
             shutil.rmtree(place.root)
         return self._references[names]
@@ -290,6 +301,7 @@ class Chaos:
         reference = self.reference()
         found: dict[str, Any] = {
             "disturbed": 0, "unreadable": 0, "behind": 0, "runs_ended": 0, "runs_differing": 0, "strays_left": 0,
+            "after_the_end": 0,
             "exit_codes": [], "slowest_end_seconds": 0.0, "most_work_to_end_seconds": 0.0, "in": {},
         }  # fmt: skip
         while found["disturbed"] < wanted:
@@ -334,6 +346,9 @@ class Chaos:
             )
             if not alive:
                 _require(process.wait() == 0, place, f"an undisturbed run ended with {process.returncode}")
+                if disturbances == 0:
+                    # The first of all runs compiled what the others find compiled.
+                    self._seconds = min(self._seconds, place.working_seconds())
                 return
             asked, worked = time.monotonic(), cpu_seconds(process.pid)
             process.send_signal(numbers[found["disturbed"] % len(numbers)])
@@ -351,6 +366,9 @@ class Chaos:
             found["in"][at] = found["in"].get(at, 0) + 1
             for what, count in losses(place, acknowledged).items():
                 found[what] += count
+            if place.has_ended():
+                found["after_the_end"] += 1
+                return
             found["disturbed"] += 1
             disturbances += 1
 
@@ -378,7 +396,7 @@ class Chaos:
                 time.sleep(self.random.uniform(0.0, 0.05))
                 process.kill()
                 process.wait()
-                if hit and process.returncode == -signal.SIGKILL:
+                if hit and process.returncode == -signal.SIGKILL and not place.has_ended():
                     each["killed"] += 1
                     each["half_written_models"] += losses(place, {})["unreadable"]
                     _require(place.start().wait() == 0, place, "a run that was gone on with failed")
