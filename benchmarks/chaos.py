@@ -340,7 +340,8 @@ class Chaos:
                 return
             # From its first line on it is at work; what comes before is loading libraries.
             began = until(process, watch, lambda lines: (hear(lines), bool(lines))[1])
-            due = time.monotonic() + self.random.uniform(0.0, 0.8 * self._seconds / self.options.per_run)
+            # Mean gaps that add up to four fifths of a run, so that its end is reached as well as its beginning.
+            due = time.monotonic() + self.random.uniform(0.0, 1.6 * self._seconds / self.options.per_run)
             alive = began and until(
                 process, watch, lambda lines, due=due: (hear(lines), time.monotonic() > due)[1]
             )
