@@ -83,6 +83,27 @@ def finishing() -> Generator[None]:
         _end(_signals.number)
 
 
+@contextmanager
+def stops_come_out() -> Generator[None]:
+    """Raise a stop as itself where compiled code wrapped it: to be put inside whatever catches failures.
+
+    A handler that raises while a compiled function is being entered leaves it as a SystemError whose cause is the stop.
+    Taken for a failure, it would be reported as a fault of the program.
+
+    Raises:
+        KeyboardInterrupt, TerminatedError: In place of a SystemError that came of one.
+    """
+    try:
+        yield
+    except SystemError as error:
+        cause: BaseException | None = error
+        while isinstance(cause, SystemError):
+            cause = cause.__cause__
+        if isinstance(cause, KeyboardInterrupt | TerminatedError):
+            raise cause from None
+        raise
+
+
 def is_requested() -> bool:
     """Return True once a signal has asked this process to stop."""
     return _signals.number is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rl.common.errors import INTERRUPTED, MISSING, TERMINATED, UNEXPECTED, USAGE, StagegateError
 from rl.common.printable import printable
-from rl.common.stopping import TerminatedError, ignore_further_signals, listening
+from rl.common.stopping import TerminatedError, ignore_further_signals, listening, stops_come_out
 from rl.common.threads import use_one_thread
 
 
@@ -25,7 +25,8 @@ def run_command(work: Callable[[argparse.Namespace], int], options: argparse.Nam
 
 def _run(work: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     try:
-        return work(options)
+        with stops_come_out():
+            return work(options)
     except StagegateError as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         return error.exit_code

@@ -42,6 +42,7 @@ from rl.common.errors import (
 )
 from rl.common.locks import symbol_lock, worker_lock
 from rl.common.runlog import RunLog
+from rl.common.stopping import stops_come_out
 from rl.features.processed_store import ProcessOutcome
 from rl.market.checks import counted
 from rl.market.instruments import InstrumentBook, load_instruments
@@ -409,7 +410,8 @@ def _run(
         for number, job in enumerate(jobs, start=start):
             console.say(f"[{number}/{total}] {job.symbol}" if total > 1 else job.symbol)
             try:
-                outcomes[job.symbol] = _sequence(job, data, console)
+                with stops_come_out():
+                    outcomes[job.symbol] = _sequence(job, data, console)
             except Exception as error:  # noqa: BLE001 - one symbol's fault must not cost the others' results
                 console.problem(job.symbol, _told(error, job.symbol, job.log))
     else:

@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from rl.common.errors import TERMINATED, StagegateError
-from rl.common.stopping import TerminatedError, finishing, is_requested, listening
+from rl.common.stopping import TerminatedError, finishing, is_requested, listening, stops_come_out
 from rl.common.threads import use_one_thread
 
 Job = TypeVar("Job")
@@ -205,7 +205,8 @@ def serve(connection: Connection, work: Callable[[Any], Any]) -> None:
 def _done(work: Callable[[Any], Any], job: Any) -> bytes:
     """Do a job; return what it came to, or what it raised, for the pipe."""
     try:
-        return pickle.dumps((False, work(job), ""))
+        with stops_come_out():
+            return pickle.dumps((False, work(job), ""))
     except Exception as error:  # noqa: BLE001 - told in the parent, which knows what a failure costs
         trace = "".join(traceback.format_exception(error))
         try:

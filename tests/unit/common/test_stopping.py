@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from rl.common.stopping import TerminatedError, finishing, is_requested, listening
+from rl.common.stopping import TerminatedError, finishing, is_requested, listening, stops_come_out
 
 
 def send(number: int) -> None:
@@ -98,3 +98,26 @@ def test_what_listened_before_listens_again():
         assert signal.getsignal(signal.SIGTERM) != known[signal.SIGTERM]
     assert {number: signal.getsignal(number) for number in known} == known
     assert not is_requested()
+
+
+def wrapped(error: BaseException) -> None:
+    """Raise as compiled code does that is being entered when a handler raises."""
+    inner = SystemError("returned a result with an exception set")
+    inner.__cause__ = error
+    raise SystemError("returned a result with an exception set") from inner
+
+
+@pytest.mark.parametrize("stop", [TerminatedError, KeyboardInterrupt])
+def test_a_stop_that_compiled_code_has_wrapped_is_a_stop_and_no_failure(stop):
+    with listening(), pytest.raises(stop):
+        try:
+            with stops_come_out():
+                wrapped(stop())
+        except Exception:
+            pytest.fail("taken for a failure")
+
+
+def test_what_compiled_code_itself_has_to_complain_of_stays_what_it_is():
+    with pytest.raises(SystemError) as caught, stops_come_out():
+        wrapped(ValueError("its own"))
+    assert isinstance(caught.value.__cause__.__cause__, ValueError)

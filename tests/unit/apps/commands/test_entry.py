@@ -19,6 +19,7 @@ from rl.common.errors import (
     TrainingDivergedError,
     UsageError,
 )
+from rl.common.stopping import TerminatedError
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +102,10 @@ def test_sigterm_ends_with_143(capsys):
 
     assert run(work) == 143
     assert "terminated" in capsys.readouterr().err
+
+
+def test_a_sigterm_that_compiled_code_has_wrapped_is_no_fault_of_ours(capsys):
+    wrapped = SystemError("returned a result with an exception set")
+    wrapped.__cause__ = TerminatedError()
+    assert run(raising(wrapped)) == 143
+    assert capsys.readouterr().err.startswith("terminated")
