@@ -69,7 +69,7 @@ MOMENTS = {
 }
 """When to kill: the line of the run log or of the ledger after which the moment begins."""
 
-CLOCK = ("time", "changed", "seconds", "wall_seconds", "cpu_seconds", "steps_per_second")
+CLOCK = ("time", "chain", "changed", "seconds", "wall_seconds", "cpu_seconds", "steps_per_second")
 _SECONDS = re.compile(r"[\d.]+ s\b( \([\d.]+ s CPU\))?")
 
 

@@ -22,6 +22,7 @@ from tests.integration.command_line import Workplace
 CLOCK = {
     "time": "when a line of the ledger was written",
     "generated": "when a backtest report was written",
+    "chain": "hash of a line of the ledger, its time included",
     "run": "a run is named after the second it began in; the name is in every model, verdict and ledger line",
     "seconds": "how long a symbol took",
     "wall_seconds": "how long a stage took",
