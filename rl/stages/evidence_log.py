@@ -48,7 +48,7 @@ _BAR = 4  # columns of the account; the rest is a fill's
 _COMPRESSION = 6
 
 LARGEST_LOG_BYTES = 256 << 20
-"""Of text, unpacked; a window of two million bars. A larger file is not read: a small archive can unpack to any size."""
+"""Of text, unpacked: a window of two million bars. More is not read, since a small archive can unpack to any size."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A run that was interrupted after a finished stage, and what the real command says when something changed meanwhile."""
+"""A run interrupted after a finished stage, and what the real command says where something has changed meanwhile."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from rl.reporting.training_report import (
 from rl.stages.evidence import EvidenceLedger
 from rl.stages.mixture_control import Difference
 from rl.stages.null_bank import refuse_if_nulls_pass
-from rl.stages.outcomes import SymbolOutcome
+from rl.stages.outcomes import StageOutcome, SymbolOutcome
 from rl.stages.plan import STAGES
 from rl.stages.promotion import settle_promotions
 from rl.stages.sequence import run_sequence
@@ -91,15 +91,11 @@ def test_every_stage_is_described_with_its_gate_in_text_and_json(outcome, tmp_pa
 
 def test_what_was_rolled_back_is_a_warning_in_text_page_and_json_and_on_the_console(outcome, tmp_path):
     def with_counts(**counts: int) -> SymbolOutcome:
-        stages = [
-            replace(
-                stage,
-                model=replace(
-                    stage.model, metrics={**stage.model.metrics, "rolled_back": counts[stage.stage]}
-                ),
-            )
-            for stage in outcome.stages
-        ]
+        def counted(stage: StageOutcome) -> StageOutcome:
+            metrics = {**stage.model.metrics, "rolled_back": counts[stage.stage]}
+            return replace(stage, model=replace(stage.model, metrics=metrics))
+
+        stages = [counted(stage) for stage in outcome.stages]
         return replace(outcome, stages=tuple(stages))
 
     sound, sick = with_counts(ppo=0, moe=0, maml=0), with_counts(ppo=2, moe=0, maml=1)
