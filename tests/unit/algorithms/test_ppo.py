@@ -424,7 +424,7 @@ def test_two_in_a_row_are_forgiven_however_often_and_also_across_a_saved_state()
 
 
 def test_a_lane_that_shows_no_numbers_until_it_begins_anew_costs_one_update():
-    """A ruined account shows the same figure for ever; with the lane left as it is, the next two updates would go too."""
+    """What is wrong with an account may stay in it; with the lane left as it is, the next two updates would go too."""
     training = learner()
     envs, calls, is_sick = training.envs, itertools.count(), False
     step, reset = envs.step, envs.reset
