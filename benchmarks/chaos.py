@@ -24,6 +24,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.comparing_runs import without
+
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("kills", "moments", "signals", "damage", "workers", "trainers")
 STAGES = ("ppo", "moe", "maml")
@@ -69,7 +71,7 @@ MOMENTS = {
 }
 """When to kill: the line of the run log or of the ledger after which the moment begins."""
 
-CLOCK = ("time", "changed", "seconds", "wall_seconds", "cpu_seconds", "steps_per_second")
+CLOCK = ("time", "chain", "changed", "seconds", "wall_seconds", "cpu_seconds", "steps_per_second")
 _SECONDS = re.compile(r"[\d.]+ s\b( \([\d.]+ s CPU\))?")
 
 
@@ -195,7 +197,7 @@ def traces(place: Place) -> dict[str, Any]:
 
     def plain(value: Any) -> Any:
         text = json.dumps(value, sort_keys=True, default=str)
-        return _without(json.loads(text.replace(name, "RUN").replace(str(place.root), "")))
+        return without(json.loads(text.replace(name, "RUN").replace(str(place.root), "")), CLOCK)
 
     models = {}
     for path in sorted(place.models.rglob("*.pth")):
@@ -215,12 +217,6 @@ def traces(place: Place) -> dict[str, Any]:
         "report": plain(report),
         "text": _SECONDS.sub("", text.replace(str(place.root), "")),
     }
-
-
-def _without(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without(inner) for key, inner in value.items() if key not in CLOCK}
-    return [_without(inner) for inner in value] if isinstance(value, list) else value
 
 
 def differing(place: Place, reference: dict[str, Any]) -> list[str]:

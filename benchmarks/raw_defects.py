@@ -363,7 +363,6 @@ def _swapped_names(draft: Draft, place: int) -> None:  # noqa: ARG001
 
 def _second_symbol(draft: Draft, place: int) -> None:
     draft.cell(place, "symbol", "OTHER")
-    draft.is_whole = True
 
 
 def _inserted(text: str) -> Defect:

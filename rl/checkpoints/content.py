@@ -20,11 +20,10 @@ from rl.common.paths import checked_symbol
 from rl.common.printable import is_printable
 from rl.common.sizes import MOST_EXPERTS, MOST_LAYERS, MOST_PARAMETERS, WIDEST_LAYER
 from rl.features.scaler import FeatureScaler
+from rl.market.bars import LONGEST_COLUMN_NAME
 from rl.policies.spec import parameter_count, spec_problems
 from rl.trading.kernel import ACCOUNT_FEATURES, ACTION_COUNTS
 from rl.trading.rules import TradingRules
-
-LONGEST_FEATURE_NAME = 200
 
 OUTCOMES = ("PASS", "FAIL", "INCONCLUSIVE")
 LEVELS = ("progress", "adaptation", "promotion")
@@ -66,7 +65,7 @@ def _feature_problems(names: list[str]) -> Iterator[str]:
     if len(set(names)) != len(names):
         yield "its feature_names hold a name twice"
     for name in names:
-        if not name or len(name) > LONGEST_FEATURE_NAME or not is_printable(name):
+        if not name or len(name) > LONGEST_COLUMN_NAME or not is_printable(name):
             yield f"its feature_names hold {name!a:.80}, which cannot be the name of a column"
             return
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rl.common.errors import StorageError
+from rl.common.printable import printable
 
 _STRAY = re.compile(r"\..+\.(?P<pid>\d+)\.[0-9a-f]+\.tmp", re.DOTALL)
 _HASH_BLOCK_BYTES = 1 << 20
@@ -144,11 +145,13 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, obj: Any) -> None:
     """Write `obj` to `path` as JSON with two-space indents, keys in their own order, whole or not at all.
 
+    Characters that act on a terminal are written as their codes, so that the file can be looked at.
+
     Raises:
         ValueError: If a number is not finite, which JSON cannot say; an existing file stays as it was.
         TypeError: If something is not JSON-able; an existing file stays as it was.
     """
-    write_text(path, json.dumps(obj, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, printable(json.dumps(obj, indent=2, allow_nan=False, ensure_ascii=False)) + "\n")
 
 
 def sha256_of(path: Path | str) -> str:

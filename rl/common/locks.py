@@ -21,6 +21,7 @@ from typing import Any
 from rl.common.atomic_files import storage_errors
 from rl.common.errors import LockedError, StorageError
 from rl.common.paths import checked_symbol
+from rl.common.printable import printable
 
 FOLDER = ".locks"
 """In the models folder."""
@@ -157,11 +158,8 @@ def _locked(symbol: str, path: Path, record: dict[str, Any] | None) -> LockedErr
 
 def _who(record: dict[str, Any]) -> str:
     run, pid, host, started = (
-        _printable(record.get(name, "unknown")) for name in ("run", "pid", "host", "started")
+        # The file may come from elsewhere, and a terminal obeys control characters.
+        printable(str(record.get(name, "unknown"))[:100])
+        for name in ("run", "pid", "host", "started")
     )
     return f"run {run} (process {pid} on {host}, since {started})"
-
-
-def _printable(value: Any) -> str:
-    # The file may come from elsewhere, and a terminal obeys control characters.
-    return "".join(character if character.isprintable() else "?" for character in str(value)[:100])

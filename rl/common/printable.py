@@ -18,8 +18,8 @@ def printable(text: str) -> str:
 
     Ends of lines and tabs stay: messages of several lines are our own.
     """
-    if text.isascii() and text.isprintable():
-        return text
+    if text.isascii():
+        return text.translate(_ASCII)
     return "".join(_shown(character) for character in text)
 
 
@@ -36,3 +36,7 @@ def _shown(character: str) -> str:
     # Written as JSON writes it, so that a line of JSON stays one; JSON itself writes the codes below 0x20.
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[place]:02x}{units[place + 1]:02x}" for place in range(0, len(units), 2))
+
+
+_ASCII = {code: _shown(chr(code)) for code in (*range(0x20), 0x7F)}
+"""A report of megabytes is mostly this, and goes through in one step."""

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from rl.common.atomic_files import append_all, storage_errors
 from rl.common.errors import StorageError
+from rl.common.printable import printable
 
 _OURS = ("time", "event")
 
@@ -55,7 +56,8 @@ class RunLog:
                 raise ValueError(f"event {name!r}: the field name {ours!r} is taken by the log itself")
         record = {"time": datetime.now(UTC).isoformat(timespec="microseconds"), "event": name}
         record.update((key, _plain(value)) for key, value in fields.items())
-        line = json.dumps(record, allow_nan=False, ensure_ascii=False)
+        # JSON escapes some codes that act on a terminal, but not all: whoever prints the log should see them.
+        line = printable(json.dumps(record, allow_nan=False, ensure_ascii=False))
         data = line.encode("utf-8") + b"\n"
         try:
             with storage_errors(self.path):

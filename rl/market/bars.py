@@ -9,6 +9,9 @@ import numpy as np
 
 SECONDS_PER_DAY = 86_400
 
+LONGEST_COLUMN_NAME = 200
+"""Of a column of the user's own; it stands in tables of reports and in models."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bars:

@@ -262,7 +262,8 @@ def _check_rows(rows: _Rows, instrument: Instrument) -> None:
         _settle_faulty_lines(rows, name)
     symbols = rows.table.symbols
     if len(symbols) > 1:
-        shown = ", ".join(symbols[:5]) + (", …" if len(symbols) > 5 else "")
+        first = [f"{symbol} (first in row {line})" for symbol, line in symbols.items()]
+        shown = ", ".join(first[:5]) + (", …" if len(first) > 5 else "")
         rows.findings.series("several_symbols", len(symbols), f"holds {len(symbols)} symbols: {shown}")
     rows.settle("unparseable_time", rows.times.is_bad, lambda r: _no_time(rows.table.label[r]))
     _check_other_time(rows)

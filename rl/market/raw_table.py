@@ -15,6 +15,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from rl.common.errors import DataError
+from rl.common.printable import is_printable
+from rl.market.bars import LONGEST_COLUMN_NAME
 from rl.market.checks import counted
 from rl.market.raw_text import (
     LARGEST_TEXT_BYTES,
@@ -88,8 +90,8 @@ class RawTable:
     """Per column of `numbers`, what stands in the rows that hold something other than a number."""
     naive_is_utc: bool
     """True where the time column's own name says UTC."""
-    symbols: tuple[str, ...]
-    """Different values of a symbol column, in order of appearance; empty where there is none."""
+    symbols: dict[str, int]
+    """Line of the first row of each value of a symbol column; empty where there is none."""
     notes: list[str] = field(default_factory=list)
     """What was not used, as sentences."""
     other_label: np.ndarray | None = None
@@ -351,7 +353,7 @@ def _table(
     for name, position in columns.numbers.items():
         numbers[name], texts[name] = _numbers(frame[position])
     label = _joined([frame[position] for position in columns.time])
-    symbols = () if columns.symbol is None else tuple(frame[columns.symbol].dropna().str.strip().unique())
+    symbols = {} if columns.symbol is None else _first_lines(frame[columns.symbol].str.strip(), line)
     return RawTable(
         line=line,
         label=label,
@@ -380,6 +382,12 @@ def _numbers(column: pd.Series) -> tuple[np.ndarray, dict[int, str]]:
     return values, {row: text for row, text in found.items() if text and text not in _MISSING_WORDS}
 
 
+def _first_lines(values: pd.Series, line: np.ndarray) -> dict[str, int]:
+    """Return the line of the first row that holds each value, those that hold none left out."""
+    is_first = values.notna().to_numpy() & ~values.duplicated().to_numpy()
+    return dict(zip(values[is_first], line[is_first].tolist(), strict=True))
+
+
 def _joined(columns: Sequence[pd.Series]) -> np.ndarray:
     """Return the time columns as one text per row, empty where a part is missing. (R,) object of str"""
     parts = [column.to_numpy(dtype=object, na_value="") for column in columns]
@@ -402,6 +410,7 @@ def _assign(path: Path, names: Sequence[str], hint: str) -> _Columns:
         if role == "symbol":
             symbol = position if symbol is None else symbol
         elif role is not None:
+            _require_name(path, names[position], role)
             if role in numbers:
                 both = f"'{names[numbers[role]]}' and '{names[position]}'"
                 raise DataError(f"{path}: {both} both say {role}. Remove or rename one of them.")
@@ -414,6 +423,19 @@ def _assign(path: Path, names: Sequence[str], hint: str) -> _Columns:
     notes = [f"{counted(len(ignored), 'column')} not used: {', '.join(ignored)}"] if ignored else []
     naive_is_utc = bool(re.search(r"(^|_)(utc|gmt)($|_)", plain[time[0]]))
     return _Columns(time, numbers, symbol, other_time, notes, naive_is_utc)
+
+
+def _require_name(path: Path, written: str, plain: str) -> None:
+    """Refuse a column of the user's own that no model could name, before anything is trained on it."""
+    if len(plain) > LONGEST_COLUMN_NAME:
+        raise DataError(
+            f"{path}, row 1: the column '{written[:40]}…' has a name of {len(plain)} characters, and at most"
+            f" {LONGEST_COLUMN_NAME} are read. Rename the column."
+        )
+    if not is_printable(plain):
+        raise DataError(
+            f"{path}, row 1: the name of the column '{written}' holds characters that are not seen. Rename the column."
+        )
 
 
 def _require(

@@ -45,8 +45,10 @@ def csv_text(text: str) -> str:
     """Return text for a cell of a csv file that a spreadsheet takes for text, and never for a formula.
 
     One that begins with = + - @, a tab or a line's end gets an apostrophe before it; a plain number, such as a time
-    before 1970 in seconds, stays one.
+    before 1970 in seconds, stays one. A carriage return, which would end the row, and other unseen characters are
+    written as their codes.
     """
+    text = printable(text)
     return f"'{text}" if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
 
 

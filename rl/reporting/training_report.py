@@ -245,6 +245,7 @@ def _stage_text(stage: StageOutcome, plan: Plan) -> list[str]:
         f"{percent(figures['win_rate'])}, profit factor {number(figures['profit_factor'])}, costs "
         f"{number(figures['total_costs'], 0)}",
     ]
+    lines += wrap(_rolled_back(stage), TEXT_WIDTH, initial_indent="  ", subsequent_indent="    ")
     lines += ["  " + line for line in stage.verdict.lines()]
     for earlier in stage.attempts[:-1]:
         lines.append(
@@ -262,6 +263,28 @@ def _stage_text(stage: StageOutcome, plan: Plan) -> list[str]:
     if stage.champion is not None and plan.monitoring.compare_stages:
         lines.append(f"  {stage.champion.text}")
     return lines
+
+
+def rolled_back_warnings(outcomes: Sequence[SymbolOutcome]) -> list[str]:
+    """Return a sentence for every stage of which a part was taken back because a number was not finite."""
+    return [
+        f"{outcome.symbol}, {STAGE_TITLES[stage.stage]}: {text}"
+        for outcome in outcomes
+        for stage in outcome.stages
+        if (text := _rolled_back(stage))
+    ]
+
+
+def _rolled_back(stage: StageOutcome) -> str:
+    """Return the warning, empty where nothing was taken back."""
+    count = stage.model.metrics.get("rolled_back", 0)
+    if not count:
+        return ""
+    what = "iteration" if stage.stage == "maml" else "update"
+    return (
+        f"WARNING: {whole(count)} {what}{'s' * (count > 1)} rolled back, because a number was not finite: nothing was "
+        "learned there. The run's log shows where rolled_back rises; a lower learning rate is what usually helps."
+    )
 
 
 def _fresh_start(plan: Plan) -> str:
@@ -413,6 +436,7 @@ def _symbol_json(outcome: SymbolOutcome) -> dict[str, Any]:
         "stages": {
             stage.stage: {
                 "episodes": stage.model.episodes,
+                "rolled_back": stage.model.metrics.get("rolled_back", 0),
                 "wall_seconds": stage.wall_seconds,
                 "cpu_seconds": stage.cpu_seconds,
                 "file": str(stage.file),

@@ -385,6 +385,22 @@ which backtests have opened is not one that nobody has looked at."""
 LEDGER_NAME = "evidence_ledger.jsonl"
 """In the reports folder: deleting models does not make windows fresh again."""
 
+_SEAL = ', "chain": "'
+"""Stands before the seal, which ends a line: the SHA-256 of the seal of the line before and of this line up to here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """What a ledger holds."""
+
+    entries: list[dict[str, Any]]
+    is_torn: bool
+    """True where the last thing in the file is a torn line."""
+    seal: str
+    """Of everything read; the next line is chained to it."""
+    unsealed: int
+    """Lines without a seal, written by versions that knew none."""
+
 
 class EvidenceLedger:
     """Counts looks at data windows, in a file that is only ever appended to.
@@ -396,7 +412,9 @@ class EvidenceLedger:
     get the same number, and each line is on the disk before its number is handed out.
 
     A line cut off by a crash was never acknowledged; it is not counted, stays in the file, and is reported in
-    `notes` and by a warning. Any other damage is refused, since a count with a hole proves nothing.
+    `notes` and by a warning. Any other damage is refused, since a count with a hole proves nothing. Each line ends
+    with a hash of itself and of the line before, so that a changed figure and a line taken out are damage too. Not seen
+    are lines taken off the end, and what somebody does who computes all hashes anew.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -435,8 +453,8 @@ class EvidenceLedger:
         if not (symbol and window_hash and purpose):
             raise ValueError("symbol, window_hash and purpose have to be non-empty texts")
         with self._locked() as file:
-            entries, torn = self._read(file)
-            known = _looks(entries, symbol, window_hash, purpose, span)
+            content = self._read(file)
+            known = _looks(content.entries, symbol, window_hash, purpose, span)
             if subject is not None:
                 for entry in known:
                     same = entry["purpose"] == purpose and entry["window_hash"] == window_hash
@@ -455,7 +473,7 @@ class EvidenceLedger:
                     "span": [int(end) for end in span] if span is not None else None,
                 },
                 fields,
-                after_torn_line=torn,
+                after=content,
             )
         return attempt
 
@@ -482,10 +500,10 @@ class EvidenceLedger:
         fields: Mapping[str, Any],
     ) -> None:
         with self._locked() as file:
-            entries, torn = self._read(file)
+            content = self._read(file)
             looks = [
                 look
-                for look in _looks(entries, symbol, window_hash, purpose, None)
+                for look in _looks(content.entries, symbol, window_hash, purpose, None)
                 if look["purpose"] == purpose
             ]
             if attempt not in [look["attempt"] for look in looks]:
@@ -496,8 +514,8 @@ class EvidenceLedger:
             line: dict[str, Any] = {"kind": kind, "symbol": symbol, "window_hash": window_hash}
             line |= {"purpose": purpose, "attempt": attempt}
             written = json.loads(self._as_json({**line, **fields}))
-            if not any(entry.items() >= written.items() for entry in entries):
-                self._append(file, line, fields, after_torn_line=torn)
+            if not any(entry.items() >= written.items() for entry in content.entries):
+                self._append(file, line, fields, after=content)
 
     def attempts(
         self, symbol: str, window_hash: str, purpose: str, span: tuple[int, int] | None = None
@@ -517,16 +535,32 @@ class EvidenceLedger:
         return max((int(entry["attempt"]) for entry in looks), default=0)
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return every line as written, oldest first; empty where the ledger does not exist.
+        """Return every line as written, oldest first and without its seal; empty where the ledger does not exist.
 
         Raises:
             DataError: If the ledger is damaged.
         """
-        if not self.path.exists():
-            return []
+        return self._content().entries if self.path.exists() else []
+
+    def how_sealed(self) -> str:
+        """Return in a sentence how far the lines of the ledger are known to be as they were written.
+
+        Raises:
+            DataError: If the ledger is damaged.
+        """
+        content = self._content()
+        count = len(content.entries)
+        if content.unsealed:
+            return (
+                f"{content.unsealed:,} of {count:,} lines of the ledger are of an earlier version and carry no hash: "
+                "whether they are as they were written cannot be told."
+            )
+        return f"All {count:,} lines of the ledger are as they were written, and none between them is missing (hashes)."
+
+    def _content(self) -> _Content:
         with self.path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
-            return self._read(file)[0]
+            return self._read(file)
 
     @contextmanager
     def _locked(self) -> Generator[FileIO]:
@@ -538,43 +572,57 @@ class EvidenceLedger:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
-    def _read(self, file: BinaryIO) -> tuple[list[dict[str, Any]], bool]:
-        """Return the entries, and whether the last thing in the file is a torn line."""
+    def _read(self, file: BinaryIO) -> _Content:
         file.seek(0)
         lines = file.read().split(b"\n")
         entries: list[dict[str, Any]] = []
         torn: list[tuple[int, bytes]] = []  # unreadable lines since the last entry
+        seal, unsealed = "", 0
         for number, line in enumerate(lines, start=1):
             if not line:
                 continue
+            entry = _parsed(line)
             # What follows the last line end was cut off, even where it happens to be readable.
-            entry = None if number == len(lines) else _parsed(line)
+            is_open = number == len(lines)
             if entry is None:
                 torn.append((number, line))
                 continue
             # Whoever found a torn line before its own said so; anything else unreadable was changed
             # afterwards.
-            if torn and entry.get("after_torn_line") is not True:
+            if torn and not is_open and entry.get("after_torn_line") is not True:
                 raise self._damaged(torn[0][0])
+            stated = entry.pop("chain", None)
+            # Once there are seals, every line has one; a line without was put there by somebody else.
+            if stated is None and len(entries) > unsealed:
+                raise self._altered(number)
+            # An open line too: the next one closes it, and makes it one that counts.
+            seal = _seal_of(seal, line if stated is None else line.rpartition(_SEAL.encode())[0])
+            if stated not in (None, seal):
+                raise self._altered(number)
+            if is_open:
+                torn.append((number, line))
+                continue
             self._note_torn(torn)
             torn = []
             entries.append(entry)
+            unsealed += stated is None
         for number, line in torn:
             if number != len(lines) and line.endswith(b"}"):
                 raise self._damaged(number)
         self._note_torn(torn)
-        return entries, bool(torn)
+        return _Content(entries=entries, is_torn=bool(torn), seal=seal, unsealed=unsealed)
 
     def _append(
-        self, file: BinaryIO, line: Mapping[str, Any], fields: Mapping[str, Any], *, after_torn_line: bool
+        self, file: BinaryIO, line: Mapping[str, Any], fields: Mapping[str, Any], *, after: _Content
     ) -> None:
-        taken = sorted(set(fields) & {*line, "time", "after_torn_line"})
+        taken = sorted(set(fields) & {*line, "time", "after_torn_line", "chain"})
         if taken:
             raise ValueError(f"{', '.join(taken)} cannot be given as a field: the ledger writes it itself")
         content = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **line, **fields}
-        if after_torn_line:
+        if after.is_torn:
             content["after_torn_line"] = True
-        text = self._as_json(content)
+        body = self._as_json(content).removesuffix("}")
+        text = f'{body}{_SEAL}{_seal_of(after.seal, body.encode())}"}}'
         size = file.seek(0, os.SEEK_END)
         if size:
             file.seek(size - 1)
@@ -608,6 +656,14 @@ class EvidenceLedger:
                 self.notes.append(note)
                 warnings.warn(note, stacklevel=4)
 
+    def _altered(self, number: int) -> DataError:
+        return DataError(
+            f"{self.path}, line {number}: is not as it was written, or a line before it was changed or taken out: it "
+            "does not hash to what it says.\n"
+            "  The ledger is only ever appended to; with a changed line, looks cannot be counted any more. "
+            "Restore the file from a copy, or move it away and judge on data newer than it."
+        )
+
     def _damaged(self, number: int) -> DataError:
         return DataError(
             f"{self.path}, line {number}: is not a line of an evidence ledger.\n"
@@ -631,6 +687,16 @@ def counted_attempt(entries: Sequence[Mapping[str, Any]], look: Mapping[str, Any
     span = tuple(look["span"]) if look.get("span") else None
     known = _looks(before, look["symbol"], look["window_hash"], look["purpose"], span)
     return 1 + max((int(entry["attempt"]) for entry in known), default=0)
+
+
+def _seal_of(before: str, body: bytes) -> str:
+    """Return the hash that seals a line.
+
+    Args:
+        before: Seal of the line before; empty for the first.
+        body: The line up to its seal; one without a seal, whole.
+    """
+    return hashlib.sha256(before.encode() + body).hexdigest()
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -27,6 +27,7 @@ import numpy as np
 from rl.backtest.engine import Replay
 from rl.common.atomic_files import sha256_of, write_bytes
 from rl.common.errors import DataError
+from rl.common.plain_files import UnfitFileError, read_plain_file
 from rl.stages.adaptation_proof import AdaptationProof, CrossSymbol, Placebo, PlainSteps, measured_across
 from rl.stages.gates import TradeRecord
 from rl.trading.kernel import REASONS
@@ -45,6 +46,9 @@ _COLUMNS = (
 )  # fmt: skip
 _BAR = 4  # columns of the account; the rest is a fill's
 _COMPRESSION = 6
+
+LARGEST_LOG_BYTES = 256 << 20
+"""Of text, unpacked: a window of two million bars. More is not read, since a small archive can unpack to any size."""
 
 
 @dataclass(frozen=True)
@@ -204,13 +208,21 @@ def read_action_log(path: Path) -> ActionLog:
         DataError: If it is missing, damaged or no action log.
     """
     try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-            if tuple(header) != _COLUMNS:
-                raise ValueError(f"its columns are {', '.join(header)}")
-            return _parsed(rows)
-    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
+        header, *rows = csv.reader(_unpacked(path).decode("utf-8").splitlines())
+        if tuple(header) != _COLUMNS:
+            raise ValueError(f"its columns are {', '.join(header)}")
+        return _parsed(rows)
+    except (UnfitFileError, OSError, EOFError, ValueError, IndexError, csv.Error, zlib.error) as error:
         raise DataError(f"{path} cannot be read as an action log: {error}") from error
+
+
+def _unpacked(path: Path) -> bytes:
+    packed = read_plain_file(path, LARGEST_LOG_BYTES)
+    with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+        data = file.read(LARGEST_LOG_BYTES + 1)
+    if len(data) > LARGEST_LOG_BYTES:
+        raise UnfitFileError(f"is too large: it unpacks to more than {LARGEST_LOG_BYTES} bytes")
+    return data
 
 
 def _parsed(rows: list[list[str]]) -> ActionLog:
@@ -276,7 +288,7 @@ def read_windows_log(path: Path) -> tuple[AdaptationProof, CrossSymbol]:
         DataError: If it is missing, damaged or something else.
     """
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
+        found: dict[str, Any] = json.loads(read_plain_file(path, LARGEST_LOG_BYTES))
         across, placebo = found["across"], found["placebo"]
         tasks, steps = len(found["adapted"]), len(found["curve_steps"])
 
@@ -299,7 +311,7 @@ def read_windows_log(path: Path) -> tuple[AdaptationProof, CrossSymbol]:
         if across["own_model"]:
             return proof, measured_across(across["symbol"], across["adapted"], across["own_model"])
         return proof, CrossSymbol(ratio=None, symbol=across["symbol"], note=across["note"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (UnfitFileError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as a log of query windows: {error}") from error
 
 

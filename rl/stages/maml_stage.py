@@ -249,6 +249,7 @@ class MetaTraining:
             metrics={
                 "meta_training": [dict(each) for each in self._learner.history],
                 "task_symbols": list(self.symbols),
+                "rolled_back": self._learner.rolled_back,
                 **self._selection.figures(),
             },
         )

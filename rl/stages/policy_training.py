@@ -105,6 +105,8 @@ class PolicyTraining:
         self._best_weights: np.ndarray | None = None
         self._best_episodes = 0
         self._curve: list[dict[str, Any]] = []
+        self._rolled_back = 0
+        """Updates of the rounds that are over."""
         self._round: _Round | None = None
 
     def train(
@@ -160,6 +162,7 @@ class PolicyTraining:
         self._episodes = now.before + episodes
         if self._curve[-1]["episodes"] != self._episodes:
             self._check()
+        self._rolled_back += now.learner.rolled_back
         self._round = None
         return self.model()
 
@@ -183,6 +186,7 @@ class PolicyTraining:
             "best_weights": None if best is None else torch.tensor(best),
             "best_episodes": self._best_episodes,
             "curve": [dict(point) for point in self._curve],
+            "rolled_back": self._rolled_back,
             "weights": self._policy.flat_parameters().clone(),
             "round": now
             and {"learner": now.learner.state(), "before": now.before, "next_check": now.next_check},
@@ -201,6 +205,7 @@ class PolicyTraining:
         self._best_weights = None if best is None else best.numpy().copy()
         self._best_episodes = int(state["best_episodes"])
         self._curve = [dict(point) for point in state["curve"]]
+        self._rolled_back = int(state["rolled_back"])
         if len(state["weights"]) != len(self._policy.flat_parameters()):
             raise CheckpointError(
                 f"The saved state of this training has {len(state['weights'])} weights, its network has "
@@ -225,6 +230,7 @@ class PolicyTraining:
             "best_episodes": self._best_episodes,
             "validation_looks": len(self._curve),
             "episodes_by_round": list(self._rounds),
+            "rolled_back": self._rolled_back + (self._round.learner.rolled_back if self._round else 0),
             "searched": self._plan.searched_settings(),
             "transfer_learning": self._plan.model_management.transfer_learning,
         }

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.comparing_runs import without
 from rl.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from rl.common.atomic_files import sha256_of
 from rl.stages.evidence import LEDGER_NAME
@@ -22,6 +22,7 @@ from tests.integration.command_line import Workplace
 CLOCK = {
     "time": "when a line of the ledger was written",
     "generated": "when a backtest report was written",
+    "chain": "hash of a line of the ledger, its time included",
     "run": "a run is named after the second it began in; the name is in every model, verdict and ledger line",
     "seconds": "how long a symbol took",
     "wall_seconds": "how long a stage took",
@@ -36,13 +37,6 @@ OF_THE_FILE = {
 
 _DURATIONS = re.compile(r"[\d.]+ s \([\d.]+ s CPU\)")
 _WRITTEN = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
-
-
-def without(value: Any, names: Collection[str]) -> Any:
-    """Return plain values without the fields of these names, at any depth."""
-    if isinstance(value, dict):
-        return {name: without(each, names) for name, each in value.items() if name not in names}
-    return [without(each, names) for each in value] if isinstance(value, list) else value
 
 
 def models_of(place: Workplace, *names: str) -> dict[str, str]:

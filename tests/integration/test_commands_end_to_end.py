@@ -261,6 +261,29 @@ def test_looks_are_listed_with_what_came_of_them(place, training):
     assert [line.split()[1:3] for line in done.out.splitlines()[2:6]] == [
         ["progress", "1"], ["progress", "2"], ["adaptation", "1"], ["promotion", "1"],
     ]  # fmt: skip
+    assert re.search(r"^All \d+ lines of the ledger are as they were written", done.out, re.MULTILINE)
+
+
+def test_a_flipped_digit_of_the_ledger_is_refused_and_an_older_ledger_said_to_be_unverified(
+    place, training, tmp_path
+):
+    shutil.copytree(place.reports, tmp_path / "reports")
+    ledger, elsewhere = (
+        tmp_path / "reports" / "evidence_ledger.jsonl",
+        ("--reports-dir", str(tmp_path / "reports")),
+    )
+    text = ledger.read_text()
+    assert '"attempt": 1' in text
+    ledger.write_text(text.replace('"attempt": 1', '"attempt": 2', 1))
+    for asked in (("--looks", SYMBOL), ("--explain", SYMBOL, "--models-dir", str(place.models))):
+        done = place.gate(*asked, *elsewhere)
+        assert done.code == 4
+        assert "is not as it was written, or a line before it was changed or taken out" in done.err
+    ledger.write_text(re.sub(r', "chain": "[0-9a-f]{64}"', "", text))
+    for asked in (("--looks", SYMBOL), ("--explain", SYMBOL, "--models-dir", str(place.models))):
+        done = place.gate(*asked, *elsewhere)
+        assert done.code == 0, done.out + done.err
+        assert "lines of the ledger are of an earlier version and carry no hash" in done.out
 
 
 @pytest.mark.parametrize(

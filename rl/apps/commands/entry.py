@@ -57,7 +57,7 @@ def _stopped(how: str, code: int, signal: BaseException) -> int:
     # A command that can be gone on with says how, in a note on what ended it.
     notes = getattr(signal, "__notes__", [])
     what_now = notes or [f"  Start again with: python {shlex.join(sys.argv)}"]
-    print("\n".join([f"{how}; everything that was written is whole.", *what_now]), file=sys.stderr)
+    print(printable("\n".join([f"{how}; everything that was written is whole.", *what_now])), file=sys.stderr)
     return code
 
 

@@ -32,6 +32,7 @@ def gate(options: argparse.Namespace) -> int:
     path, checkpoint = _model(options.explain, options.models_dir)
     weights = model_from(checkpoint).fingerprint()
     print(printable(f"{path}   weights {weights[:12]}   ledger {ledger.path}"))
+    print(ledger.how_sealed())
     found = explained(ledger, checkpoint.symbol, weights, checkpoint.verdict)
     for explanation in found:
         print()
@@ -138,4 +139,5 @@ def _print_looks(ledger: EvidenceLedger, symbol: str) -> int:
     headings = ["time", "purpose", "look", "window", "stage", "run", "verdict", "settled", "p"]
     for line in table_lines(headings, rows, left=8, width=150):
         print(printable(line))
+    print(ledger.how_sealed())
     return OK

@@ -23,7 +23,7 @@ class KnownSymbols:
     raw: dict[str, Path]
     processed: frozenset[str]
     unusable: dict[str, StagegateError]
-    """Names of raw files that cannot be told apart or cannot be symbols, and why."""
+    """Names of files that cannot be told apart or cannot be symbols, and why."""
 
     def names(self) -> list[str]:
         """Return all of them, sorted."""
@@ -42,8 +42,21 @@ def known_symbols(raw_dir: Path, processed_dir: Path, *, raw_dir_was_given: bool
         )
     unusable: dict[str, StagegateError] = {}
     raw = discover(raw_dir, unusable.__setitem__) if raw_dir.is_dir() else {}
-    processed = frozenset(path.stem for path in processed_dir.glob("*.parquet")) - set(unusable)
-    return KnownSymbols(raw=raw, processed=processed, unusable=unusable)
+    processed = _processed_in(processed_dir, unusable)
+    return KnownSymbols(raw=raw, processed=frozenset(processed - set(unusable)), unusable=unusable)
+
+
+def _processed_in(folder: Path, unusable: dict[str, StagegateError]) -> set[str]:
+    """Return the symbols of all processed files; one whose name is none goes into `unusable`, as a raw one does."""
+    found = set()
+    for path in sorted(folder.glob("*.parquet")):
+        if path.name.startswith("."):
+            continue
+        try:
+            found.add(checked_symbol(path.stem))
+        except UsageError as error:
+            unusable.setdefault(path.stem, DataError(f"{path}: {error}"))
+    return found
 
 
 def symbols_of(options: argparse.Namespace) -> KnownSymbols:

@@ -48,6 +48,7 @@ from rl.market.checks import counted
 from rl.market.instruments import InstrumentBook, load_instruments
 from rl.reporting.training_report import (
     promotion_table,
+    rolled_back_warnings,
     summary_table,
     training_json,
     windows_table,
@@ -507,6 +508,8 @@ def _report(
     console.result("")
     for line in [*summary_table(outcomes), "", *promotion_table(outcomes)]:
         console.result(line)
+    for line in rolled_back_warnings(outcomes):
+        console.warn(line)
     if plan.monitoring.generate_reports:
         for path in write_training_report(outcomes, plan, folder, calibration, forgotten):
             console.result(f"report: {path}")

@@ -423,6 +423,29 @@ def test_two_in_a_row_are_forgiven_however_often_and_also_across_a_saved_state()
         resumed.train(resumed.steps + 32)
 
 
+def test_a_lane_that_shows_no_numbers_until_it_begins_anew_costs_one_update():
+    """What is wrong with an account may stay in it; with the lane left as it is, the next two updates would go too."""
+    training = learner()
+    envs, calls, is_sick = training.envs, itertools.count(), False
+    step, reset = envs.step, envs.reset
+
+    def stepped(actions):
+        nonlocal is_sick
+        observations, *rest = step(actions)
+        is_sick = is_sick or next(calls) == CONFIG.rollout_steps + 3
+        hit = (np.arange(4)[:, None] == 1) & is_sick
+        return np.where(hit, np.nan, observations).astype(np.float32), *rest
+
+    def begun_anew(**options):
+        nonlocal is_sick
+        is_sick = False
+        return reset(**options)
+
+    envs.step, envs.reset = stepped, begun_anew
+    found = training.train(4 * 64)
+    assert [figures["rolled_back"] for figures in found.metrics] == [0, 1, 1, 1]
+
+
 def test_weights_that_are_no_numbers_stop_training_and_are_named():
     training = learner()
     training.train(64)

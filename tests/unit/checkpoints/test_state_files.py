@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from rl.checkpoints.state_files import StateFiles
+from rl.common.errors import CheckpointError
 from rl.common.seeding import generator, restored, state_of
 
 VALUES: dict[str, Any] = {
@@ -168,3 +169,14 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
     assert (files.generation, files.notes, stray.exists()) == (2, [], False)
     files.commit({"changing": 1})
     assert files.read("changing") == 1
+
+
+def test_an_entry_that_was_exchanged_after_opening_is_refused_when_it_is_read(tmp_path):
+    """A sound file of another state, which nothing but its hash tells."""
+    ours, other = StateFiles(tmp_path / "ours"), StateFiles(tmp_path / "other")
+    ours.commit({"a": {"x": 1}})
+    other.commit({"a": {"x": 2}})
+    (path,) = (tmp_path / "ours").glob("a-*.pt")
+    path.write_bytes((tmp_path / "other" / path.name).read_bytes())
+    with pytest.raises(CheckpointError, match="it was altered"):
+        ours.read("a")

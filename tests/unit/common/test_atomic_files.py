@@ -247,6 +247,28 @@ def test_a_folder_is_tried_by_writing_to_it_and_left_empty(tmp_path):
     assert names_in(tmp_path / "a" / "b") == []
 
 
+LIMITED_FOLDER = """
+import resource, sys
+from rl.common.atomic_files import require_writable
+from rl.common.errors import StorageError
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    require_writable(sys.argv[1], "--models-dir")
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_a_folder_that_can_be_made_but_has_no_room_for_a_model_is_refused_and_left_empty(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED_FOLDER, str(tmp_path / "models")],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"{tmp_path / 'models'} cannot be written to: File too large" in done.stdout
+    assert "Make room on its disk, or choose another one with --models-dir." in done.stdout
+    assert names_in(tmp_path / "models") == []
+
+
 def test_a_folder_that_only_looks_writable_is_refused():
     """/proc belongs to root with all rights, and still nothing can be written there."""
     with pytest.raises(StorageError, match="/proc/self/models cannot be written to"):

@@ -288,6 +288,24 @@ def test_users_columns_go_along_in_lower_case(tmp_path):
     assert bars.extra["x_mood"].dtype == np.float64
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("x_a\x1b[2Jb", "holds characters that are not seen"),
+        ("x_\u202eb", "holds characters that are not seen"),
+        ("x_\x9b2J", "holds characters that are not seen"),
+        ("x_" + 199 * "a", "has a name of 201 characters, and at most 200 are read"),
+    ],
+)
+def test_a_users_column_that_no_model_could_name_is_refused_before_anything_is_trained(tmp_path, name, says):
+    """It was trained on, and refused when the first model was to be written."""
+    lines = [f"{HEADER},{name}", *[f"{row},1" for row in rows(*MONDAY)]]
+    message = refused(written(tmp_path, *lines))
+    assert ", row 1: " in message
+    assert says in message
+    assert "Rename the column" in message
+
+
 def test_a_hole_in_a_users_column_is_refused(tmp_path):
     message = refused(written(tmp_path, f"{HEADER},x_a", f"{MONDAY[0]},{GOOD},1", f"{MONDAY[1]},{GOOD},"))
     assert "row 3 (2024-01-01 09:30:00): x_a nan is missing or not finite" in message
@@ -761,7 +779,7 @@ def test_two_bars_of_one_date_are_a_duplicate_though_their_hours_differ(tmp_path
 
 def test_a_file_with_several_symbols_is_refused(tmp_path):
     lines = [f"symbol,{HEADER}", *[f"{name},{row}" for name, row in zip("AAB", rows(*MONDAY), strict=True)]]
-    assert "holds 2 symbols: A, B" in refused(written(tmp_path, *lines))
+    assert "holds 2 symbols: A (first in row 2), B (first in row 4)." in refused(written(tmp_path, *lines))
 
 
 # --- bar length ---------------------------------------------------------------------------------------------

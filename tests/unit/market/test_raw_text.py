@@ -74,6 +74,14 @@ def test_a_nul_byte_is_refused_with_its_row(tmp_path, place):
     )
 
 
+def test_a_nul_byte_beyond_the_first_block_is_refused_with_its_row_and_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(raw_text, "BLOCK_BYTES", 100)
+    rows = changed(15, ROWS[15].replace(",9,", ",\0,"))
+    content = text_of(*rows)
+    message = refused(written(tmp_path, content))
+    assert f"row 17: holds a NUL byte (byte {content.index(chr(0)) + 1} of the file)" in message
+
+
 def test_a_letter_of_another_encoding_is_refused_with_its_row_also_beyond_the_first_block(tmp_path):
     rows = ROWS * (BLOCK_BYTES // len(text_of(*ROWS)) + 2)
     content = text_of(*rows, ROWS[0] + "é").encode("latin-1")
@@ -103,6 +111,12 @@ def test_an_endless_line_is_refused_before_it_fills_the_memory(tmp_path, packed)
     tracemalloc.stop()
     assert f"row 22: is longer than {LONGEST_LINE_BYTES:,} bytes, so it is no bar" in message
     assert peak < 10 * BLOCK_BYTES
+
+
+def test_a_line_that_is_endless_only_over_two_blocks_is_refused_with_its_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(raw_text, "BLOCK_BYTES", LONGEST_LINE_BYTES - 1000)
+    message = refused(written(tmp_path, text_of(*changed(7, "1" * (LONGEST_LINE_BYTES + 1)))))
+    assert f"row 9: is longer than {LONGEST_LINE_BYTES:,} bytes" in message
 
 
 def test_a_line_may_be_as_long_as_the_limit(tmp_path):
@@ -170,6 +184,12 @@ def test_a_line_with_another_number_of_fields_than_the_header_is_a_fault(tmp_pat
         7: "has 8 fields, but the header has 7; a number may have been written with a comma",
     }
     assert table.label[3] == "2024-01-01 09:03"
+
+
+def test_a_separator_in_quotes_does_not_stand_in_for_a_field_that_is_missing(tmp_path):
+    rows = changed(3, ROWS[3].replace(",103,a", ',"a,b"'))
+    found = read_table(written(tmp_path, text_of(*rows))).faults
+    assert found == {"field_count": {3: "has 6 fields, but the header has 7"}}
 
 
 def test_separators_in_quotes_and_at_line_ends_are_no_fields(tmp_path):

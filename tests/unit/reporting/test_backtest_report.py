@@ -278,6 +278,31 @@ def actions_of(tmp_path: Path, *results: tuple[SymbolResult, Bars]) -> list[dict
         return list(csv.DictReader(file))
 
 
+FORMULAS = ["=cmd|' /C calc'!A0", "+1+cmd", "-1+cmd", "@SUM(A1)", "\t=1", "\r=1"]
+
+
+@pytest.mark.parametrize("symbol", FORMULAS)
+def test_no_cell_of_the_actions_file_is_a_formula_to_a_spreadsheet(tmp_path, symbol):
+    market = market_of_closes(CLOSES, session=SESSIONS, session_end=[False, True] * 3)
+    result, bars = a_result(market=market, rules=replace(FREE, square_off=True))
+    result, bars = replace(result, symbol=symbol), replace(bars, label=np.array(FORMULAS, dtype=object))
+    rows = actions_of(tmp_path, (result, bars))
+    # As text, whatever they begin with; the apostrophe is not shown by a spreadsheet.
+    shown = ["'" + text for text in FORMULAS[:5]] + ["\\x0d=1"]
+    assert [row["symbol"] for row in rows] == [shown[FORMULAS.index(symbol)]] * 5
+    assert [row["datetime"] for row in rows] == shown[:5]
+    assert {row["exit_reason"] for row in rows} == {"", "session end"}
+    begins = [
+        (name, cell)
+        for row in rows
+        for name, cell in row.items()
+        if cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    ]
+    # What begins with a sign otherwise is a number: a short position.
+    assert {name for name, _ in begins} == {"position"}
+    assert all(float(cell) < 0 for _, cell in begins)
+
+
 def test_every_decision_is_a_line_with_exposure_and_fill(tmp_path):
     result, bars = a_result()
     rows = actions_of(tmp_path, (result, bars))

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from rl.reporting.html.training_page import training_page
 from rl.reporting.training_report import (
     promotion_table,
+    rolled_back_warnings,
     summary_table,
     windows_table,
     write_training_report,
@@ -19,11 +21,12 @@ from rl.reporting.training_report import (
 from rl.stages.evidence import EvidenceLedger
 from rl.stages.mixture_control import Difference
 from rl.stages.null_bank import refuse_if_nulls_pass
-from rl.stages.outcomes import SymbolOutcome
+from rl.stages.outcomes import StageOutcome, SymbolOutcome
 from rl.stages.plan import STAGES
 from rl.stages.promotion import settle_promotions
 from rl.stages.sequence import run_sequence
 from rl.stages.symbol_data import SymbolData
+from tests.page_reading import disagreement, read_page
 from tests.unit.stages.small_symbol import small_plan, small_symbol
 
 PLAN = small_plan("evidence.min_sessions=1000", "training_params.moe.dense_control=true")
@@ -84,6 +87,36 @@ def test_every_stage_is_described_with_its_gate_in_text_and_json(outcome, tmp_pa
         assert str(stage.file) in text
     assert symbol["champion"] == outcome.champion
     assert found["plan"] == PLAN.as_dict()
+
+
+def test_what_was_rolled_back_is_a_warning_in_text_page_and_json_and_on_the_console(outcome, tmp_path):
+    def with_counts(**counts: int) -> SymbolOutcome:
+        def counted(stage: StageOutcome) -> StageOutcome:
+            metrics = {**stage.model.metrics, "rolled_back": counts[stage.stage]}
+            return replace(stage, model=replace(stage.model, metrics=metrics))
+
+        stages = [counted(stage) for stage in outcome.stages]
+        return replace(outcome, stages=tuple(stages))
+
+    sound, sick = with_counts(ppo=0, moe=0, maml=0), with_counts(ppo=2, moe=0, maml=1)
+    text, found = written(tmp_path, sick)
+    said = " ".join(text.split())
+    assert (
+        "WARNING: 2 updates rolled back, because a number was not finite: nothing was learned there." in said
+    )
+    assert "WARNING: 1 iteration rolled back, because" in said
+    assert said.count("rolled back, because") == 2
+    stages = found["symbols"]["EDGE_15"]["stages"]
+    assert {name: stage["rolled_back"] for name, stage in stages.items()} == {"ppo": 2, "moe": 0, "maml": 1}
+    page = read_page(training_page(found, "run-1"))
+    assert [told for each in page.figures if (told := disagreement(each, found))] == []
+    assert "2 updates rolled back, because" in page.text
+    assert "1 iteration rolled back, because" in page.text
+    first, second = rolled_back_warnings([sound, sick])
+    assert first.startswith("EDGE_15, stage 1 (ppo): WARNING: 2 updates")
+    assert second.startswith("EDGE_15, stage 3 (maml): WARNING: 1 iteration")
+    text, found = written(tmp_path, sound)
+    assert "rolled back" not in text + training_page(found, "run-1") + "".join(rolled_back_warnings([sound]))
 
 
 def test_the_text_warns_that_validation_figures_are_no_estimate(outcome, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import multiprocessing
@@ -458,6 +459,92 @@ def test_a_changed_line_is_refused_by_number(ledger, line):
         ledger.record("Nifty_2", WINDOW, "progress")
 
 
+# --- lines that are chained -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chained(ledger) -> EvidenceLedger:
+    """Two looks and what came of the first."""
+    ledger.record("Nifty_2", WINDOW, "promotion", subject="weights")
+    ledger.conclude("Nifty_2", WINDOW, "promotion", 1, outcome="FAIL", p=0.25)
+    ledger.record("Nifty_2", WINDOW, "promotion", subject="others")
+    return ledger
+
+
+@pytest.mark.parametrize(
+    ("line", "old", "new"),
+    [
+        (1, '"attempt": 1', '"attempt": 2'),
+        (1, '"subject": "weights"', '"subject": "weight"'),
+        (2, '"p": 0.25', '"p": 0.05'),
+        (2, '"outcome": "FAIL"', '"outcome": "PASS"'),
+        (3, '"attempt": 2', '"attempt": 1'),
+        (3, '"time": "2', '"time": "1'),
+        (2, ', "p"', ',  "p"'),
+    ],
+)
+def test_one_changed_figure_is_refused_with_its_line(chained, line, old, new):
+    lines = chained.path.read_text().splitlines()
+    assert old in lines[line - 1]
+    lines[line - 1] = lines[line - 1].replace(old, new)
+    chained.path.write_text("\n".join(lines) + "\n")
+    for ask in (chained.entries, chained.how_sealed, lambda: chained.record("Nifty_2", WINDOW, "promotion")):
+        with pytest.raises(DataError, match=f"line {line}: is not as it was written"):
+            ask()
+
+
+@pytest.mark.parametrize(("gone", "told"), [(1, 1), (2, 2)])
+def test_a_line_that_was_taken_out_is_noticed_at_the_next(chained, gone, told):
+    lines = chained.path.read_text().splitlines()
+    del lines[gone - 1]
+    chained.path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=f"line {told}: is not as it was written"):
+        chained.entries()
+
+
+def test_lines_in_another_order_or_put_between_are_noticed(chained):
+    one, two, three = chained.path.read_text().splitlines()
+    own = json.dumps({"kind": "look", "symbol": "A", "window_hash": "w", "purpose": "p", "attempt": 1})
+    for lines, told in (([two, one, three], 1), ([one, three, two], 2), ([one, own, two, three], 2)):
+        chained.path.write_text("\n".join(lines) + "\n")
+        with pytest.raises(DataError, match=f"line {told}: is not as it was written"):
+            chained.entries()
+
+
+@pytest.mark.filterwarnings("ignore:.*cut off")
+def test_no_flipped_bit_of_a_ledger_passes_for_what_was_written(chained):
+    whole, entries = chained.path.read_bytes(), chained.entries()
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        chained.path.write_bytes(bytes(changed))
+        found = EvidenceLedger(chained.path)
+        try:
+            read = found.entries()
+        except DataError:
+            continue
+        # The end of the last line: as if it had been cut off, which is said.
+        assert found.notes, place
+        assert read == entries[:-1]
+
+
+def test_a_ledger_without_hashes_is_read_and_said_to_be_unverified_and_sealed_by_the_next_line(chained):
+    old = [json.dumps(entry) for entry in chained.entries()]
+    chained.path.write_text("\n".join(old) + "\n")
+    assert chained.how_sealed().startswith("3 of 3 lines of the ledger are of an earlier version")
+    assert chained.record("Nifty_2", WINDOW, "promotion") == 3
+    assert chained.how_sealed().startswith("3 of 4 lines")
+    text = chained.path.read_text()
+    chained.path.write_text(text.replace('"p": 0.25', '"p": 0.05'))
+    with pytest.raises(DataError, match="line 4: is not as it was written, or a line before it"):
+        chained.entries()
+
+
+def test_a_whole_ledger_says_so(chained):
+    said = "All 3 lines of the ledger are as they were written, and none between them is missing"
+    assert chained.how_sealed().startswith(said)
+
+
 def test_a_field_that_cannot_be_written_leaves_the_ledger_as_it_was(ledger):
     ledger.record("Nifty_2", WINDOW, "progress")
     before = ledger.path.read_bytes()
@@ -505,6 +592,8 @@ def test_every_line_says_when_and_what(ledger):
     ledger.record("Nifty_2", WINDOW, "promotion", subject="s", span=(1, 2), seed=3)
     entry = json.loads(ledger.path.read_text())
     assert entry.pop("time").endswith("+00:00")
+    written = ledger.path.read_text().partition(', "chain": ')[0]
+    assert entry.pop("chain") == hashlib.sha256(written.encode()).hexdigest()
     assert entry == {
         "kind": "look",
         "symbol": "Nifty_2",

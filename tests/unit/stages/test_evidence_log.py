@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import time
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -131,6 +132,31 @@ def test_a_cut_off_or_missing_log_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match="cannot be read as an action log"):
         read_action_log(path)
+
+
+def test_a_log_that_is_larger_than_any_window_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
+    path = tmp_path / "log.csv.gz"
+    test_the_log_by_hand(tmp_path)
+    monkeypatch.setattr("rl.stages.evidence_log.LARGEST_LOG_BYTES", 4096)
+    assert len(read_action_log(path).close_time) > 0
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + b"1,1,1.0,1.0,,,,,\n" * 1000))
+    assert path.stat().st_size < 4096
+    with pytest.raises(DataError, match="cannot be read as an action log: is too large: it unpacks to more"):
+        read_action_log(path)
+    for big in (path, tmp_path / "w.json"):
+        big.write_bytes(b" " * 5000)
+    with pytest.raises(DataError, match="cannot be read as an action log: is too large"):
+        read_action_log(path)
+    with pytest.raises(DataError, match="cannot be read as a log of query windows: is too large"):
+        read_windows_log(tmp_path / "w.json")
+
+
+def test_a_pipe_in_place_of_a_log_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "log.csv.gz")
+    os.mkfifo(tmp_path / "w.json")
+    for read, name in ((read_action_log, "log.csv.gz"), (read_windows_log, "w.json")):
+        with pytest.raises(DataError, match="is not an ordinary file"):
+            read(tmp_path / name)
 
 
 def test_no_flipped_byte_of_a_log_is_more_than_a_refusal(tmp_path):

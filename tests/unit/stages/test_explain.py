@@ -443,8 +443,9 @@ def test_a_look_that_was_not_counted_shows(place):
         line for line in place.ledger.entries() if line["kind"] == "look" and line["purpose"] == "promotion"
     )
     earlier = {**look, "subject": "other weights", "window_hash": "another window"}
-    lines = place.ledger.path.read_text().splitlines()
-    place.ledger.path.write_text("\n".join([json.dumps(earlier), *lines]) + "\n")
+    # Without hashes, as an older ledger; with them it could not be read at all.
+    lines = [json.dumps(line) for line in [earlier, *place.ledger.entries()]]
+    place.ledger.path.write_text("\n".join(lines) + "\n")
     assert any(each == "attempt: stored 1, recomputed 2" for each in place.explain()["promotion"].differences)
 
 

@@ -11,6 +11,7 @@ import torch
 from rl.algorithms.adaptation import adapt
 from rl.checkpoints.adaptation import flat_weights
 from rl.checkpoints.predictor import META_WEIGHTS, STEP_SIZE_PREFIX
+from rl.checkpoints.state_files import StateFiles
 from rl.common.seeding import generator
 from rl.stages.maml_stage import MetaTraining
 from rl.stages.meta_selection import LOOK_TASKS, MetaSelection, iterations_between_looks, spread_evenly
@@ -187,6 +188,32 @@ def test_the_model_is_the_state_with_the_highest_look_with_the_step_sizes_of_tha
         assert states[20][1][name] != size
     # The proof is made of the same.
     np.testing.assert_array_equal(training.policy.flat_parameters(), weights)
+
+
+class KilledError(BaseException):
+    """What happens to a process that is killed, as far as it can be done within one."""
+
+
+def test_killed_between_two_looks_the_best_so_far_stays_in_the_running(data, trained, tmp_path):
+    """Left out of what is saved, the next look would win, however poor, and nobody would know."""
+    files = StateFiles(tmp_path)
+
+    def keep(state: dict[str, Any]) -> None:
+        files.commit({"training": state})
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        training_on(data).train(20, silent, keep=keep)
+    resumed = training_on(data)
+    resumed.load_state(StateFiles(tmp_path).read("training"))
+    assert [point["iteration"] for point in resumed._selection.curve] == [0, 10]
+    model, whole = resumed.train(20, silent), trained[2]
+    # The best lies before the kill, and a look that was worse after it.
+    assert whole.metrics["best_iteration"] == 10 < whole.metrics["meta_validation_curve"][-1]["iteration"]
+    assert model.metrics == whole.metrics
+    assert model.fingerprint() == whole.fingerprint()
+    for name, tensor in whole.extra.items():
+        np.testing.assert_array_equal(model.extra[name], tensor)
 
 
 def test_an_extension_goes_on_from_the_last_state_and_the_best_so_far_stays_in_the_running(data, trained):

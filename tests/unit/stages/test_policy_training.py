@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from rl.common.errors import ConfigError
+from rl.algorithms.ppo import PPO
+from rl.common.errors import ConfigError, TrainingDivergedError
 from rl.stages.evaluation import packed, replay_on, returns_by_session
 from rl.stages.policy_training import PolicyTraining, ppo_config, training_env
 from rl.stages.ppo_stage import ppo_training
@@ -64,6 +67,26 @@ def test_episodes_are_counted_over_extensions(data):
     extended = training.train(3, silent)
     assert extended.episodes == 5
     assert [point["episodes"] for point in extended.metrics["validation_curve"]] == [0, 2, 4, 5]
+
+
+def test_updates_that_were_rolled_back_are_counted_over_extensions_and_a_resumed_half(data, monkeypatch):
+    whole, calls = PPO._whole_update, iter([True, False, False, True, True])
+
+    def sometimes(self: PPO, total_steps: int) -> dict[str, float]:
+        if next(calls, False):
+            raise TrainingDivergedError("a reward is not finite")
+        return whole(self, total_steps)
+
+    monkeypatch.setattr(PPO, "_whole_update", sometimes)
+    training = ppo_training(data, PLAN, seed=SEED)
+    # 64 transitions an update, 32 an episode: three updates a call.
+    assert training.train(6, silent).metrics["rolled_back"] == 1
+    states: list[dict[str, Any]] = []
+    assert training.train(6, silent, keep=lambda state: states.append(state)).metrics["rolled_back"] == 3
+    resumed = ppo_training(data, PLAN, seed=SEED)
+    resumed.load_state(states[0])
+    assert resumed.train(6, silent).metrics["rolled_back"] == 2
+    assert ppo_training(data, PLAN, seed=SEED).train(2, silent).metrics["rolled_back"] == 0
 
 
 def test_a_model_handed_out_does_not_change_when_training_goes_on(data):

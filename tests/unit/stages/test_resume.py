@@ -119,6 +119,8 @@ def data() -> SymbolData:
 def _saves_of_stage_3_are_as_near_as_those_of_the_others() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rl.stages.maml_stage.ITERATIONS_BETWEEN_SAVES", 1)
+        # A look after every iteration, so that there is a best so far to lose between two of them.
+        patch.setattr("rl.stages.meta_selection.FEWEST_BETWEEN", 1)
         yield
 
 
@@ -129,6 +131,10 @@ def whole(data, tmp_path_factory) -> Place:
     outcome = place.run()
     assert [len(stage.attempts) for stage in outcome.stages] == [2, 4, 3]
     assert outcome.stages[1].control is not None
+    chosen = outcome.stages[2].model.metrics
+    assert len(chosen["meta_validation_curve"]) > 3
+    # Else the best so far and the last one could not be told apart.
+    assert chosen["best_iteration"] < chosen["meta_validation_curve"][-1]["iteration"]
     # Three stages, and dated copies of those that passed.
     passed = sum(stage.verdict.passed for stage in outcome.stages)
     assert passed > 0

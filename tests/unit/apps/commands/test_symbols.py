@@ -63,6 +63,16 @@ def test_one_stray_file_does_not_block_the_others(tmp_path):
     assert chosen_symbols(["all"], found, tmp_path) == ["SPY"]
 
 
+def test_a_processed_file_whose_name_is_no_symbol_is_told_and_does_not_block_the_others(tmp_path):
+    for name in ("SPY.parquet", "my file.parquet", "-rf.parquet", ".hidden.parquet"):
+        (tmp_path / name).write_text("x")
+    found = known_symbols(tmp_path / "none", tmp_path, raw_dir_was_given=False)
+    assert chosen_symbols(["all"], found, tmp_path) == ["SPY"]
+    assert sorted(found.unusable) == ["-rf", "my file"]
+    assert "my file.parquet: 'my file' cannot be a symbol" in str(found.unusable["my file"])
+    assert isinstance(found.unusable["my file"], DataError)
+
+
 def test_two_files_of_one_symbol_are_no_symbol_until_one_is_removed(tmp_path):
     daily(tmp_path / "a", "SPY")
     daily(tmp_path / "b", "SPY")
