@@ -63,8 +63,8 @@ def chosen_symbols(asked: Sequence[str], known: KnownSymbols, raw_dir: Path) -> 
     """Return the symbols asked for, `all` meaning every known one.
 
     Raises:
-        UsageError: A name cannot be a symbol.
-        DataError: A name is not known, or there is no symbol at all; the nearest names are suggested.
+        UsageError: A name cannot be a symbol, or is not known; the nearest names are suggested.
+        DataError: There is no symbol at all.
     """
     names = known.names()
     if wants_all(asked) and "all" not in names:
@@ -84,7 +84,7 @@ def chosen_symbols(asked: Sequence[str], known: KnownSymbols, raw_dir: Path) -> 
             raise known.unusable[name]
     unknown = [name for name in found if name not in names]
     if unknown:
-        raise DataError("\n".join(_unknown(name, names, raw_dir) for name in unknown))
+        raise UsageError("\n".join(_unknown(name, names, raw_dir) for name in unknown))
     return found
 
 

@@ -55,7 +55,7 @@ from rl.reporting.training_report import (
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
 from rl.stages.null_bank import Calibration, refuse_if_nulls_pass
 from rl.stages.outcomes import SymbolOutcome
-from rl.stages.plan import STAGES, Plan, load_plan, plan_settings
+from rl.stages.plan import STAGES, Plan, load_plan
 from rl.stages.promotion import PROMOTIONS, settle_promotions
 from rl.stages.run_state import SymbolJournal
 from rl.stages.sequence import check_learners, run_sequence
@@ -88,12 +88,9 @@ class _Job:
 
 def train(options: argparse.Namespace) -> int:
     """Train what the options ask for; return the exit code."""
-    overrides = [*options.overrides, *([f"seed={options.seed}"] if options.seed is not None else [])]
-    if options.print_config:
-        for setting in plan_settings(options.config, overrides=overrides, profile=options.profile):
-            print(setting.line())
-        return OK
-    plan = load_plan(options.config, overrides=overrides, profile=options.profile)
+    plan = load_plan(
+        options.config, overrides=options.overrides, profile=options.profile, seed=options.seed
+    )
     stages = chosen_stages(options.stages)
     for symbol in (None, *plan.symbols):
         check_learners(plan.for_symbol(symbol) if symbol else plan, stages)
