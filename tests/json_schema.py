@@ -30,7 +30,7 @@ def marked(schema: dict[str, Any], value: Any) -> list[str]:
     return sorted(_marked(schema, value, "", schema))
 
 
-def _marked(node: Any, value: Any, at: str, root: dict[str, Any]) -> Iterator[str]:
+def _marked(node: Any, value: Any, at: str, root: dict[str, Any]) -> Iterator[str]:  # noqa: C901 - a table of words
     if "$ref" in node:
         node = _named(root, node["$ref"])
     for word, asked in node.items():
@@ -57,7 +57,9 @@ def _marked(node: Any, value: Any, at: str, root: dict[str, Any]) -> Iterator[st
             for place, item in enumerate(value if isinstance(value, list) else ()):
                 yield from _marked(asked, item, f"{at}[{place}]", root)
         elif word == "required":
-            yield from (f"{at}.{name}: required" for name in asked if isinstance(value, dict) and name not in value)
+            yield from (
+                f"{at}.{name}: required" for name in asked if isinstance(value, dict) and name not in value
+            )
         elif word == "propertyNames":
             for name in value if isinstance(value, dict) else ():
                 yield from _marked(asked, name, f"{at}.{name}", root)

@@ -1,9 +1,9 @@
 """Settings written out with where each value comes from, as YAML that can be read back.
 
-    training_params:
-      ppo:
-        learning_rate: 0.0003                              # --set
-        batch_size: 512                                    # config/training_sequence.yaml:69
+training_params:
+  ppo:
+    learning_rate: 0.0003                              # --set
+    batch_size: 512                                    # config/training_sequence.yaml:69
 """
 
 from __future__ import annotations

@@ -533,9 +533,11 @@ def _with_value(
             return LoadedYaml(loaded.path, loaded.data, loaded.origins, (*loaded.problems, twice))
     data: Any = value
     for step in reversed(path):
-        data = {step: data}
+        data = {str(step): data}
     # A block that is there already keeps the place where it was first written.
-    kept = {key: origin for key, origin in origins.items() if len(key) >= len(path) or key not in loaded.origins}
+    kept = {
+        key: origin for key, origin in origins.items() if len(key) >= len(path) or key not in loaded.origins
+    }
     merged = layered(loaded, LoadedYaml(loaded.path, data, kept))
     return LoadedYaml(loaded.path, merged.data, {**kept, **merged.origins}, merged.problems)
 

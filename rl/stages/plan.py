@@ -31,6 +31,7 @@ from rl.common.strict_config import (
     apply_options,
     apply_overrides,
     check,
+    dotted,
     dump_yaml,
     in_order,
     layered,
@@ -647,6 +648,14 @@ class Plan(StrictModel):
         rest = self.as_dict() | {"symbols": {}}
         return _plan_of(_laid_over(rest, self.symbols.get(symbol, {})))
 
+    def own_settings(self, symbol: str) -> list[tuple[str, Any, Any]]:
+        """Return what a symbol's block sets: dotted key, its value, and what holds for the others."""
+        rest = self.as_dict()
+        return [
+            (dotted(path), value, _value_at(rest, path))
+            for path, value in _leaves(self.symbols.get(symbol, {}))
+        ]
+
     def search_candidates(self, block: SearchedBlock) -> tuple[dict[str, float], ...]:
         """Return the settings of a block the search tries, in order, without the plan's own combination."""
         search, own = self.progression_rules.fallback_strategies.search, getattr(self.training_params, block)
@@ -755,6 +764,22 @@ def _laid_over(base: Any, over: Any) -> Any:
     return base | {name: _laid_over(base.get(name), value) for name, value in over.items()}
 
 
+def _leaves(value: Any, path: KeyPath = ()) -> Iterable[tuple[KeyPath, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, (*path, name))
+    else:
+        yield path, value
+
+
+def _value_at(data: Any, path: KeyPath) -> Any:
+    for step in path:
+        if not isinstance(data, dict):
+            return data
+        data = data.get(step)
+    return data
+
+
 # --- reading ------------------------------------------------------------------------------------------------
 
 
@@ -807,17 +832,7 @@ def plan_settings(
     ]
 
 
-def _value_at(data: Any, path: KeyPath) -> Any:
-    for step in path:
-        if not isinstance(data, dict):
-            return data
-        data = data.get(step)
-    return data
-
-
-def _read(
-    path: Path, overrides: Sequence[str], profile: str, seed: int | None
-) -> tuple[Plan, LoadedYaml]:
+def _read(path: Path, overrides: Sequence[str], profile: str, seed: int | None) -> tuple[Plan, LoadedYaml]:
     loaded = load_yaml(path)
     if profile != FULL:
         over = load_yaml(_profile_file(path, profile), label=f"--profile {profile}", layer=1)

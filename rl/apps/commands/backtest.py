@@ -104,9 +104,7 @@ def backtest(options: argparse.Namespace) -> int:
 
 def backtest_config(options: argparse.Namespace) -> BacktestConfig:
     """Return the settings of the file, with what the options say laid over them."""
-    return load_backtest_config(
-        options.config, overrides=options.overrides, given=given_settings(options)
-    )
+    return load_backtest_config(options.config, overrides=options.overrides, given=given_settings(options))
 
 
 def _symbols_with_models(options: argparse.Namespace, known: KnownSymbols) -> list[str]:

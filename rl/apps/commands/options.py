@@ -29,7 +29,7 @@ LEARNING_FILE = Path("reports/learning.json")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses abbreviations, since `--proc` would change meaning with a new option, and answers slips by the nearest."""
+    """Refuses abbreviations, since `--proc` would change meaning with a new option; answers a slip by the nearest."""
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(
@@ -37,11 +37,18 @@ class _Parser(argparse.ArgumentParser):
             **{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **kwargs},
         )
 
+        self.commands: dict[str, _Parser] = {}
+        """Of a parser whose commands have parsers of their own: those, by name."""
+
+    def knows(self, option: str) -> bool:
+        """Return True where this is one of its options."""
+        return option in self._option_string_actions
+
     def error(self, message: str) -> NoReturn:
         """End with a message that shows what a word of the command line holds."""
         super().error(printable(message))
 
-    def parse_known_args(self, args=None, namespace=None):  # noqa: ANN001, ANN201 - as argparse has it
+    def parse_known_args(self, args=None, namespace=None):
         """Parse; end where a word is left over, with the command that it was given to."""
         found, left_over = super().parse_known_args(args, namespace)
         if left_over:
@@ -62,21 +69,19 @@ class _Parser(argparse.ArgumentParser):
     def _not_understood(self, word: str, verb: str | None) -> str:
         name = word.partition("=")[0]
         if not name.startswith("-"):
-            takes_symbols = "--symbols" in self._option_string_actions
+            takes_symbols = self.knows("--symbols")
             return f"{word!r} is not expected here" + (
                 f"; did you mean --symbols {word}?" if takes_symbols else ""
             )
-        if verb is not None and any(
-            name in parser._option_string_actions
-            for action in self._actions
-            if isinstance(action, argparse._SubParsersAction)
-            for parser in action.choices.values()
-        ):
+        if verb is not None and any(command.knows(name) for command in self.commands.values()):
             return f"{name} goes behind the command: {self.prog} {verb} {name} …"
         close = nearest(name, self._option_string_actions, count=1)
         return f"there is no option {name}; " + (
             f"did you mean {close[0]}?" if close else f"see {self.prog} --help"
         )
+
+
+_Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for what add_subparsers returns
 
 
 def training_parser() -> argparse.ArgumentParser:
@@ -112,7 +117,6 @@ def training_parser() -> argparse.ArgumentParser:
         default="full",
         metavar="NAME",
         help="full, or a file of the folder plans: quick is a short run (default: full)",
-   
     )
     what.add_argument(
         "--stages",
@@ -245,6 +249,7 @@ def rl_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=_Parser)
     for command in (_process, _synth, _models, _compare, _gate, _doctor, _schema):
         command(verbs)
+    parser.commands = dict(verbs.choices)
     return parser
 
 
@@ -253,7 +258,7 @@ def _ending(examples: Sequence[str], codes: str) -> str:
     return f"examples:\n{lines}\n{codes}"
 
 
-def _process(verbs: argparse._SubParsersAction) -> None:
+def _process(verbs: _Commands) -> None:
     parser = verbs.add_parser(
         "process",
         help="check raw files and compute their features",
@@ -277,7 +282,7 @@ def _process(verbs: argparse._SubParsersAction) -> None:
     _output(parser, quiet="leave out the notes")
 
 
-def _synth(verbs: argparse._SubParsersAction) -> None:
+def _synth(verbs: _Commands) -> None:
     parser = verbs.add_parser(
         "synth",
         help="write a made-up market whose best policy is known",
@@ -315,7 +320,7 @@ def _synth(verbs: argparse._SubParsersAction) -> None:
     _output(parser, quiet="say nothing", json=False)
 
 
-def _models(verbs: argparse._SubParsersAction) -> None:
+def _models(verbs: _Commands) -> None:
     parser = verbs.add_parser(
         "models",
         help="list the models: stage, verdict, promotion, window, age, whether they are whole",
@@ -337,7 +342,7 @@ def _models(verbs: argparse._SubParsersAction) -> None:
     _output(parser, quiet="the table only, without the lines under it")
 
 
-def _compare(verbs: argparse._SubParsersAction) -> None:
+def _compare(verbs: _Commands) -> None:
     parser = verbs.add_parser(
         "compare",
         help="put training runs side by side: what differs in them, and what came of each",
@@ -369,7 +374,7 @@ def _compare(verbs: argparse._SubParsersAction) -> None:
     _output(parser, quiet="leave out what is equal")
 
 
-def _gate(verbs: argparse._SubParsersAction) -> None:
+def _gate(verbs: _Commands) -> None:
     parser = verbs.add_parser(
         "gate",
         help="recompute a model's verdicts from the evidence, or list the looks at a symbol",
@@ -397,7 +402,7 @@ def _gate(verbs: argparse._SubParsersAction) -> None:
     _models_and_reports(parser)
 
 
-def _schema(verbs: argparse._SubParsersAction) -> None:
+def _schema(verbs: _Commands) -> None:
     parser = verbs.add_parser(
         "schema",
         help="write the JSON Schemas by which editors complete and check the yaml files",
@@ -420,7 +425,7 @@ def _schema(verbs: argparse._SubParsersAction) -> None:
     _output(parser, quiet="say nothing but what is out of date", json=False)
 
 
-def _doctor(verbs: argparse._SubParsersAction) -> None:
+def _doctor(verbs: _Commands) -> None:
     parser = verbs.add_parser(
         "doctor",
         help="check this installation and your data: is it whole, does it see the future, does it learn",
@@ -539,9 +544,7 @@ def _output(parser: argparse.ArgumentParser, *, quiet: str = "", json: bool = Tr
     if json:
         how = "JSON instead of text" if quiet else "one JSON object per event"
         output.add_argument("--json", action="store_true", help=f"{how} on standard output")
-    output.add_argument(
-        "--quiet", action="store_true", help=quiet or "only warnings, errors and the result"
-    )
+    output.add_argument("--quiet", action="store_true", help=quiet or "only warnings, errors and the result")
     if not quiet:
         output.add_argument("--version", action="version", version=f"stagegate {__version__}")
 

@@ -38,7 +38,7 @@ class _Kind:
     """The file whose comments explain the keys."""
     title: str
     model: type[StrictModel]
-    finish: Callable[[Node], None]
+    finish: Callable[[Node], None] | None = None
     """Adds what the model leaves to other checks."""
 
 
@@ -50,7 +50,11 @@ def write_schemas(options: argparse.Namespace) -> int:
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             state = "up to date"
         elif options.check:
-            state = "out of date; run: python -m rl schema" if path.exists() else "missing; run: python -m rl schema"
+            state = (
+                "out of date; run: python -m rl schema"
+                if path.exists()
+                else "missing; run: python -m rl schema"
+            )
             outdated.append(name)
         else:
             write_text(path, text)
@@ -73,7 +77,8 @@ def _schema(kind: _Kind) -> Node:
     path = CONFIG / kind.shipped
     found = _inlined(kind.model.model_json_schema(), {})
     # Finished first, so that what is added there is explained like the rest.
-    kind.finish(found)
+    if kind.finish is not None:
+        kind.finish(found)
     _explain(found, (), comments_of(path), listed_keys(path))
     return {"$schema": DIALECT, **found, "title": kind.title}
 
@@ -150,9 +155,7 @@ def _finish_plan(schema: Node) -> None:
             continue
         partly = any(path == shared[:1] for shared in SAME_KEYS_FOR_ALL_SYMBOLS)
         own[".".join(path)] = (
-            _without_shared(node, path)
-            if partly
-            else {"$ref": "#/properties/" + "/properties/".join(path)}
+            _without_shared(node, path) if partly else {"$ref": "#/properties/" + "/properties/".join(path)}
         )
     schema["definitions"] = {
         "symbol": {"type": "object", "additionalProperties": False, "properties": own},
@@ -198,6 +201,6 @@ def _finish_instruments(schema: Node) -> None:
 
 KINDS = (
     _Kind("training_sequence.yaml", "Stagegate: training plan", Plan, _finish_plan),
-    _Kind("backtest.yaml", "Stagegate: settings of a backtest", BacktestConfig, lambda schema: None),
+    _Kind("backtest.yaml", "Stagegate: settings of a backtest", BacktestConfig),
     _Kind("instruments.yaml", "Stagegate: instruments", InstrumentsFile, _finish_instruments),
 )

@@ -54,7 +54,7 @@ def symbols_of(options: argparse.Namespace) -> KnownSymbols:
     """
     return known_symbols(
         options.raw_data_dir,
-        options.processed_data_dir,
+        getattr(options, "processed_data_dir", Path("data/processed")),
         raw_dir_was_given=options.raw_data_dir != Path("data/raw"),
     )
 

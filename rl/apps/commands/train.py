@@ -39,6 +39,7 @@ from rl.common.errors import (
     StagegateError,
     TrainingDivergedError,
     UsageError,
+    nearest,
 )
 from rl.common.locks import symbol_lock, worker_lock
 from rl.common.runlog import RunLog
@@ -88,9 +89,7 @@ class _Job:
 
 def train(options: argparse.Namespace) -> int:
     """Train what the options ask for; return the exit code."""
-    plan = load_plan(
-        options.config, overrides=options.overrides, profile=options.profile, seed=options.seed
-    )
+    plan = load_plan(options.config, overrides=options.overrides, profile=options.profile, seed=options.seed)
     stages = chosen_stages(options.stages)
     for symbol in (None, *plan.symbols):
         check_learners(plan.for_symbol(symbol) if symbol else plan, stages)
@@ -142,6 +141,8 @@ def _train_in(run: TrainingRun, work: _Work, asked: Asked, options: argparse.Nam
         )
         for note in run.notes:
             console.say(note)
+        for text in _blocks_of_nobody(plan, work.known):
+            console.warn(f"warning: {text}")
         console.event("null_bank", notes=work.calibration.notes())
         for note in work.calibration.notes():
             console.say(note)
@@ -178,6 +179,19 @@ def _train_in(run: TrainingRun, work: _Work, asked: Asked, options: argparse.Nam
         else:
             run.ended()
         return _exit_code(outcomes, console.problems, strict=options.strict)
+
+
+def _blocks_of_nobody(plan: Plan, known: KnownSymbols) -> list[str]:
+    """Say which blocks under `symbols` change nothing, for no raw or processed file has their name."""
+    found = []
+    for name in plan.symbols:
+        if name not in known.names():
+            close = nearest(name, known.names(), count=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            found.append(
+                f"the plan has settings of {name} under `symbols`, and there is no such symbol{hint}"
+            )
+    return found
 
 
 def _identity(work: _Work, data: dict[str, SymbolData], options: argparse.Namespace) -> dict[str, Any]:

@@ -631,7 +631,9 @@ symbols:
 
 
 @pytest.mark.parametrize(
-    "block", ["training_params.ppo.gamma: 0.9", "training_params: {ppo: {gamma: 0.9}}"], ids=["dotted", "nested"]
+    "block",
+    ["training_params.ppo.gamma: 0.9", "training_params: {ppo: {gamma: 0.9}}"],
+    ids=["dotted", "nested"],
 )
 @pytest.mark.parametrize(
     "option",
