@@ -48,8 +48,9 @@ def _with_origin(name: str | int, setting: Setting, indent: str, symbol: str | N
     room, column = WIDTH - len(indent), ORIGIN_COLUMN - len(indent)
     lines = _entry(name, setting.value, in_one_line=True)
     if len(lines) > 1 or len(lines[0]) > room or (_is_list(setting) and len(lines[0]) >= column):
-        # A list gets a line for each item, a text is folded.
-        lines = _entry(name, setting.value, width=room)
+        # A list gets a line for each item. A text is folded behind the word that passes the width: it has to fit.
+        longest = max(map(len, str(setting.value).split()), default=0)
+        lines = _entry(name, setting.value, width=max(1, room - longest))
     beside = f"{lines[0]:<{column}}  {comment}"
     # Behind the first line of a folded text, a comment would become part of it.
     if len(beside) <= room and (len(lines) == 1 or _is_list(setting)):
