@@ -283,7 +283,8 @@ def test_1e_4_without_quotes_is_the_number_everyone_means(trained, tmp_path):
     plan.write_text("training_params:\n  ppo:\n    learning_rate: 1e-4\n")
     done = trained.train("--config", str(plan), "--print-config", base=())
     assert done.code == 0
-    assert f"learning_rate: 0.0001                             # {plan}:3" in done.out
+    assert "    learning_rate: 0.0001" in done.out
+    assert f"# {plan}:3" in done.out
 
 
 SETTINGS = {

@@ -342,9 +342,9 @@ def test_print_config_shows_every_setting_with_its_origin_and_does_nothing(tmp_p
     assert done.code == 0
     assert list(tmp_path.iterdir()) == []
     lines = {line.split(":")[0]: line for line in done.out.splitlines() if not line.startswith("#")}
-    assert lines["    num_envs"].endswith("8                                         # --set")
+    assert lines["    num_envs"].split() == ["num_envs:", "8", "#", "--set"]
     assert lines["seed"].endswith("# --seed")
-    assert "training_sequence.yaml:" in lines["  promotion"]
+    assert re.search(rf"# {re.escape(str(PLAN))}:[0-9]+\n  auto_progression: true\n", done.out)
     assert lines["    max_extension_episodes"].endswith("# --profile quick")
 
 

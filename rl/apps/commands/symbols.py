@@ -84,7 +84,9 @@ def chosen_symbols(asked: Sequence[str], known: KnownSymbols, raw_dir: Path) -> 
             raise known.unusable[name]
     unknown = [name for name in found if name not in names]
     if unknown:
-        raise UsageError("\n".join(_unknown(name, names, raw_dir) for name in unknown))
+        # With files to choose from it is the name that is wrong, without any it is the folder.
+        kind = UsageError if names else DataError
+        raise kind("\n".join(_unknown(name, names, raw_dir) for name in unknown))
     return found
 
 
