@@ -18,6 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _backtest(options: argparse.Namespace) -> int:
+    if options.print_config:
+        from rl.apps.commands.print_config import print_backtest_settings
+
+        return print_backtest_settings(options)
     if options.check_lookahead:
         from rl.apps.commands.check_lookahead import check_for_lookahead
 

@@ -18,6 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    if options.print_config:
+        from rl.apps.commands.print_config import print_plan
+
+        return print_plan(options)
     from rl.apps.commands.train import train
 
     return train(options)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from rl.apps.commands.options import refuse_without_full, rl_parser
 
@@ -18,26 +19,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    if options.verb == "process":
-        from rl.apps.commands.process import process_files
-
-        return process_files(options)
-    if options.verb == "gate":
-        from rl.apps.commands.gate import gate
-
-        return gate(options)
     if options.verb == "doctor":
         refuse_without_full(options)
         if options.full:
             from rl.apps.commands.learning import measure_learning
 
             return measure_learning(options)
-        from rl.apps.commands.doctor import examine
+    # Only the module of the command asked for is loaded: most take seconds.
+    module, function = _COMMANDS[options.verb]
+    work: Callable[[argparse.Namespace], int] = getattr(import_module(f"rl.apps.commands.{module}"), function)
+    return work(options)
 
-        return examine(options)
-    from rl.apps.commands.synth import write_synthetic
 
-    return write_synthetic(options)
+_COMMANDS = {
+    "process": ("process", "process_files"),
+    "synth": ("synth", "write_synthetic"),
+    "models": ("models", "list_models"),
+    "compare": ("compare", "compare"),
+    "gate": ("gate", "gate"),
+    "doctor": ("doctor", "examine"),
+    "schema": ("schema", "write_schemas"),
+}
+"""Module and function of each command."""
 
 
 if __name__ == "__main__":

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from rl.common.strict_config import Finding, StrictModel, load_yaml, validate
+from rl.common.strict_config import (
+    Finding,
+    LoadedYaml,
+    Setting,
+    StrictModel,
+    apply_options,
+    apply_overrides,
+    load_yaml,
+    origins,
+    validate,
+)
 
 
 class ReportOptions(StrictModel):
@@ -63,14 +73,33 @@ class BacktestConfig(StrictModel):
             yield Finding(("cost_frontier_bp",), f"has to rise from each number to the next (got {shown})")
 
 
-def load_backtest_config(path: Path, *, overrides: Sequence[str] = ()) -> BacktestConfig:
+Given = Mapping[str, tuple[str, Any]]
+"""Option and value of each key that has an option of its own, where it was given: `{"split": ("--split", "all")}`."""
+
+
+def load_backtest_config(
+    path: Path, *, overrides: Sequence[str] = (), given: Given | None = None
+) -> BacktestConfig:
     """Read a backtest's settings; keys the file leaves out have the defaults above.
 
     Args:
         path: The file.
         overrides: `KEY=VALUE` settings that win over the file.
+        given: Options that win over both.
 
     Raises:
         ConfigError: Every problem of file and overrides at once.
     """
-    return validate(BacktestConfig, load_yaml(path), overrides=overrides)
+    return validate(BacktestConfig, _read(path, overrides, given))
+
+
+def backtest_settings(
+    path: Path, *, overrides: Sequence[str] = (), given: Given | None = None
+) -> list[Setting]:
+    """Return every setting with its origin: default, file and line, `--set` or option."""
+    loaded = _read(path, overrides, given)
+    return origins(validate(BacktestConfig, loaded), loaded)
+
+
+def _read(path: Path, overrides: Sequence[str], given: Given | None) -> LoadedYaml:
+    return apply_options(apply_overrides(load_yaml(path), overrides), given or {})

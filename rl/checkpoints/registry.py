@@ -74,7 +74,7 @@ def best_available(
     for name in present:
         try:
             checkpoint = load_checkpoint(paths[name])
-            _check_identity(paths[name], checkpoint, symbol, name)
+            require_identity(paths[name], checkpoint, symbol, name)
         except CheckpointError as error:
             if on_refused is None:
                 raise
@@ -156,7 +156,12 @@ def require_compatible(
         )
 
 
-def _check_identity(path: Path, checkpoint: Checkpoint, symbol: str, stage: str) -> None:
+def require_identity(path: Path, checkpoint: Checkpoint, symbol: str, stage: str) -> None:
+    """Refuse a model that is of another symbol or stage than the name of its file says.
+
+    Raises:
+        CheckpointError: It is.
+    """
     for what, found, named in (("symbol", checkpoint.symbol, symbol), ("stage", checkpoint.stage, stage)):
         if found != named:
             raise CheckpointError(

@@ -22,12 +22,14 @@ from rl.common.strict_yaml import (
     LoadedYaml,
     Origin,
     Problem,
+    apply_options,
     apply_overrides,
     dotted,
     dump_yaml,
     layered,
     load_yaml,
     refusal,
+    written_out,
 )
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "Problem",
     "Setting",
     "StrictModel",
+    "apply_options",
     "apply_overrides",
     "check",
     "dotted",
@@ -47,6 +50,7 @@ __all__ = [
     "origins",
     "refusal",
     "validate",
+    "written_out",
 ]
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -76,15 +80,26 @@ class StrictModel(BaseModel):
 
 
 class Setting(NamedTuple):
-    """One line of a listing of all settings."""
+    """One setting with where its value comes from."""
 
-    key: str
+    path: KeyPath
     value: Any
     origin: str
+    """`default`, `file:line`, `--profile quick`, `--set`, or the option that sets it (`--seed`)."""
+    kind: str
+    """`default`, `file`, `profile` or `option`; `symbol` where a block of one symbol says it."""
+    instead_of: Any = None
+    """In a symbol's block: what holds for the others."""
 
-    def line(self) -> str:
-        """Return the setting as a line of a plan file with its origin behind it."""
-        return f"{self.key + ': ' + json.dumps(self.value, ensure_ascii=False):<72} # {self.origin}"
+    @property
+    def key(self) -> str:
+        """Its key as `--set` takes it."""
+        return dotted(self.path)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        found = {"key": self.key, "value": self.value, "origin": self.origin, "kind": self.kind}
+        return found | ({"instead_of": self.instead_of} if self.kind == "symbol" else {})
 
 
 def validate(model: type[Model], loaded: LoadedYaml, *, overrides: Sequence[str] = ()) -> Model:
@@ -127,19 +142,24 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
 def origins(model: BaseModel, loaded: LoadedYaml) -> list[Setting]:
     """Return every setting with where its value came from.
 
-    An origin is `default`, `file:line`, `--set`, or the label of the layer (`--profile quick`).
-
     Args:
         model: The validated settings, with defaults filled in.
         loaded: What they were validated from, overrides applied.
     """
     leaves = _leaves(model.model_dump(mode="json", by_alias=True), ())
-    return [Setting(dotted(path), value, _label(loaded, path)) for path, value in leaves]
+    return [Setting(path, value, *_from(loaded, path)) for path, value in leaves]
 
 
-def _label(loaded: LoadedYaml, path: KeyPath) -> str:
+def _from(loaded: LoadedYaml, path: KeyPath) -> tuple[str, str]:
+    """Return the origin of a value, and of which kind it is."""
     found = loaded.origins.get(path)
-    return found.label if found else "default"
+    if found is None:
+        return "default", "default"
+    if found.key[0] == "symbols" and len(found.key) > 2:
+        return found.label, "symbol"
+    if found.label.startswith("--"):
+        return found.label, "profile" if found.label.startswith("--profile") else "option"
+    return found.label, "file"
 
 
 def _leaves(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:

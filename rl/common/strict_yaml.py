@@ -35,6 +35,9 @@ DEEPEST_NESTING = 32
 OVERRIDE_LAYER = 1_000
 """Layer of the first `--set`: its problems are listed after those of the files."""
 
+OPTION_LAYER = 1_000_000
+"""Layer of the first option of its own, such as `--seed`."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -44,7 +47,7 @@ class Origin:
     """As problems name it: `config/plan.yaml:7:5`, or `--set training_params.ppo.gamma=0.9`."""
 
     label: str
-    """As a listing of all settings names it: `config/plan.yaml:7`, `--set`, `--profile quick`."""
+    """As a listing of all settings names it: `config/plan.yaml:7`, `--set`, `--seed`, `--profile quick`."""
 
     order: tuple[int, int, int]
     """Layer, line, column: problems are listed in this order."""
@@ -239,10 +242,17 @@ def load_yaml(path: Path, *, label: str | None = None, layer: int = 0) -> Loaded
     return LoadedYaml(path, data, builder.origins, tuple(builder.problems))
 
 
-def dump_yaml(data: Mapping[str, Any]) -> str:
-    """Return `data` as YAML that `load_yaml`, and any other YAML reader, gives back unchanged."""
+def dump_yaml(data: Mapping[str, Any], *, width: float = 120, in_one_line: bool = False) -> str:
+    """Return `data` as YAML that `load_yaml`, and any other YAML reader, gives back unchanged.
+
+    Args:
+        data: What to write.
+        width: Longer texts are folded over several lines.
+        in_one_line: Whether lists are written as `[1, 2]`.
+    """
+    style = None if in_one_line else False
     return yaml.dump(
-        data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=120
+        data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=style, width=width
     )
 
 
@@ -440,3 +450,104 @@ def _override(text: str, order: tuple[int, int, int]) -> LoadedYaml:
     paths = [key[: length + 1] for length in range(len(key))] + list(builder.origins)
     problems = tuple(Problem(place, found.key, found.says, order) for found in builder.problems)
     return LoadedYaml(option, data, {path: Origin(place, "--set", order, path) for path in paths}, problems)
+
+
+def apply_options(loaded: LoadedYaml, given: Mapping[str, tuple[str, Any]]) -> LoadedYaml:
+    """Lay values that have an option of their own over settings; they win over `--set`.
+
+    Args:
+        loaded: The settings.
+        given: Option and value by the key it sets: `{"seed": ("--seed", 5)}`.
+    """
+    for number, (key, (option, value)) in enumerate(given.items()):
+        origin = Origin(f"{option} {value}", option, (OPTION_LAYER + number, 0, 0), (key,))
+        loaded = layered(loaded, LoadedYaml(Path(option), {key: value}, {(key,): origin}))
+    return loaded
+
+
+def written_out(loaded: LoadedYaml, path: KeyPath) -> LoadedYaml:
+    """Return settings with the dotted keys of the block at `path` written out as blocks.
+
+    `environment.exposure: 0.5` becomes `environment: {exposure: 0.5}`. Of a key that stands there in both ways the one
+    of the later layer counts; in one layer it is written twice, which is a problem.
+    """
+    block: Any = loaded.data
+    for step in path:
+        block = block[step]
+    names = [name for name in block if "." in name]
+    found = _without_keys(loaded, path, names)
+    for name in sorted(names, key=lambda name: loaded.origin((*path, name)).order):
+        steps = (*path, *name.split("."))
+        for rest, value in _values_of(block[name], ()):
+            found = _with_value(found, (*steps, *rest), value, _moved(loaded, (*path, name), steps, rest))
+    return found
+
+
+def _without_keys(loaded: LoadedYaml, path: KeyPath, names: Sequence[str]) -> LoadedYaml:
+    gone, depth = {(*path, name) for name in names}, len(path) + 1
+    origins = {key: origin for key, origin in loaded.origins.items() if key[:depth] not in gone}
+    return LoadedYaml(loaded.path, _without_values(loaded.data, path, names), origins, loaded.problems)
+
+
+def _without_values(data: Any, path: KeyPath, names: Sequence[str]) -> Any:
+    if not path:
+        return {name: value for name, value in data.items() if name not in names}
+    return data | {path[0]: _without_values(data[path[0]], path[1:], names)}
+
+
+def _values_of(value: Any, path: KeyPath) -> Iterable[tuple[KeyPath, Any]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _values_of(inner, (*path, name))
+    else:
+        yield path, value
+
+
+def _moved(loaded: LoadedYaml, old: KeyPath, new: KeyPath, rest: KeyPath) -> dict[KeyPath, Origin]:
+    """Return the origins of a value and of the blocks around it, at its new place."""
+    depth = len(old)
+    own = loaded.origin((*old, *rest))
+    around = {(*new, *rest)[:length]: own for length in range(1, len(new) + len(rest))}
+    inside = {
+        (*new, *key[depth:]): origin
+        for key, origin in loaded.origins.items()
+        if key[: depth + len(rest)] == (*old, *rest)
+    }
+    return {
+        key: Origin(origin.place, origin.label, origin.order, key)
+        for key, origin in {**around, **inside}.items()
+    }
+
+
+def _with_value(
+    loaded: LoadedYaml, path: KeyPath, value: Any, origins: Mapping[KeyPath, Origin]
+) -> LoadedYaml:
+    there = _in_the_way(loaded.data, path)
+    if there is not None and (before := loaded.origins.get(there)) is not None:
+        own = origins[path]
+        if before.order[0] > own.order[0]:
+            return loaded
+        if before.order[0] == own.order[0]:
+            says = f"is written twice in this block; it also stands at {before.place}"
+            twice = Problem(own.place, dotted(path), says, own.order)
+            return LoadedYaml(loaded.path, loaded.data, loaded.origins, (*loaded.problems, twice))
+    data: Any = value
+    for step in reversed(path):
+        data = {str(step): data}
+    # A block that is there already keeps the place where it was first written.
+    kept = {
+        key: origin for key, origin in origins.items() if len(key) >= len(path) or key not in loaded.origins
+    }
+    merged = layered(loaded, LoadedYaml(loaded.path, data, kept))
+    return LoadedYaml(loaded.path, merged.data, {**kept, **merged.origins}, merged.problems)
+
+
+def _in_the_way(data: Any, path: KeyPath) -> KeyPath | None:
+    """Return the longest part of a path at which a value stands; None where there is none, or blocks only."""
+    for length, step in enumerate(path, start=1):
+        if not isinstance(data, dict) or step not in data:
+            return None
+        data = data[step]
+        if not isinstance(data, dict) or length == len(path):
+            return path[:length]
+    return None

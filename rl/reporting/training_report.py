@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -213,6 +214,10 @@ def _text(outcomes: Sequence[SymbolOutcome], plan: Plan, notes: Sequence[str]) -
             for name, (first, last, sessions) in outcome.windows.items()
         ]
         lines += [f"  {note}" for note in outcome.notes]
+        lines += [
+            f"  its own setting: {key} {_setting(value)}, instead of {_setting(instead)}"
+            for key, value, instead in plan.own_settings(outcome.symbol)
+        ]
         for stage in outcome.stages:
             lines += ["", *_stage_text(stage, plan)]
         if outcome.stopped:
@@ -228,6 +233,10 @@ def _text(outcomes: Sequence[SymbolOutcome], plan: Plan, notes: Sequence[str]) -
             else "Final model: none written; the backtest will say that its model was not promoted."
         ]
     return lines
+
+
+def _setting(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _stage_text(stage: StageOutcome, plan: Plan) -> list[str]:

@@ -375,19 +375,11 @@ def _refusal(plan: Plan, refused: Sequence[NullPasses]) -> str:
         worst = {}
         for found in sorted(own, key=lambda found: -found.passed):
             worst.setdefault((found.policy, found.kind), found)
-        lines.append(f"  {_alpha_key(plan, symbol)} is {own[0].alpha:g}. Promoted after {', '.join(stages)}:")
+        whose = f" (gates of {symbol})" if symbol else ""
+        lines.append(f"  evidence.alpha is {own[0].alpha:g}. Promoted{whose} after {', '.join(stages)}:")
         lines += [f"    {found.text()}" for found in worst.values()]
         lines.append(f"    At most {MOST_PROMOTED} of 100 are promised. {_remedy(plan, symbol)}")
     return "\n".join(lines)
-
-
-def _alpha_key(plan: Plan, symbol: str | None) -> str:
-    block = plan.symbols.get(symbol, {}).get("evidence") if symbol else None
-    return (
-        f"symbols.{symbol}.evidence.alpha"
-        if isinstance(block, dict) and "alpha" in block
-        else "evidence.alpha"
-    )
 
 
 def _remedy(plan: Plan, symbol: str | None) -> str:
@@ -403,4 +395,4 @@ def _remedy(plan: Plan, symbol: str | None) -> str:
             f"No setting of the plan accounts for it: at alpha {usual:g} it happens too. The gate's code is at fault; "
             "undo changes to rl/stages/gates.py and rl/stages/evidence.py, or install this version anew."
         )
-    return f"Write {_alpha_key(plan, symbol)}: {usual:g}, or less; then none is promoted more often than promised."
+    return f"Write evidence.alpha: {usual:g}, or less; then none is promoted more often than promised."

@@ -28,14 +28,17 @@ from rl.common.strict_config import (
     Problem,
     Setting,
     StrictModel,
+    apply_options,
     apply_overrides,
     check,
+    dotted,
     dump_yaml,
     in_order,
     layered,
     load_yaml,
     origins,
     refusal,
+    written_out,
 )
 
 StageName = Literal["ppo", "moe", "maml"]
@@ -49,13 +52,15 @@ STAGE_KEYS: dict[StageName, str] = {"ppo": "stage_1_ppo", "moe": "stage_2_moe", 
 FULL = "full"
 """The profile that changes nothing."""
 
-SHIPPED_PROFILES = Path(__file__).resolve().parents[2] / "config" / "plans"
+SHIPPED_PROFILES = Path(__file__).resolve().parents[2] / "plans"
+"""Each file here is a profile, and a plan of its own: it holds what differs from the defaults below."""
 
 SAME_FOR_ALL_SYMBOLS = ("symbols", "monitoring", "model_management")
 """Blocks that a symbol cannot override: they are about the whole run and its files."""
 
-SAME_KEYS_FOR_ALL_SYMBOLS = (("evidence", "false_discovery_rate"),)
-"""Single keys of which the same holds."""
+SAME_KEYS_FOR_ALL_SYMBOLS = (("evidence", "alpha"), ("evidence", "false_discovery_rate"))
+"""Single keys of which the same holds: how often a run may be wrong is promised for the run as a whole. Whoever could
+choose it symbol by symbol would loosen it where a model failed."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
@@ -643,6 +648,14 @@ class Plan(StrictModel):
         rest = self.as_dict() | {"symbols": {}}
         return _plan_of(_laid_over(rest, self.symbols.get(symbol, {})))
 
+    def own_settings(self, symbol: str) -> list[tuple[str, Any, Any]]:
+        """Return what a symbol's block sets: dotted key, its value, and what holds for the others."""
+        rest = self.as_dict()
+        return [
+            (dotted(path), value, _value_at(rest, path))
+            for path, value in _leaves(self.symbols.get(symbol, {}))
+        ]
+
     def search_candidates(self, block: SearchedBlock) -> tuple[dict[str, float], ...]:
         """Return the settings of a block the search tries, in order, without the plan's own combination."""
         search, own = self.progression_rules.fallback_strategies.search, getattr(self.training_params, block)
@@ -751,36 +764,84 @@ def _laid_over(base: Any, over: Any) -> Any:
     return base | {name: _laid_over(base.get(name), value) for name, value in over.items()}
 
 
+def _leaves(value: Any, path: KeyPath = ()) -> Iterable[tuple[KeyPath, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, (*path, name))
+    else:
+        yield path, value
+
+
+def _value_at(data: Any, path: KeyPath) -> Any:
+    for step in path:
+        if not isinstance(data, dict):
+            return data
+        data = data.get(step)
+    return data
+
+
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def load_plan(path: Path, *, overrides: Sequence[str] = (), profile: str = FULL) -> Plan:
-    """Read a plan, lay a profile and `KEY=VALUE` overrides over it, and check it.
+def load_plan(
+    path: Path, *, overrides: Sequence[str] = (), profile: str = FULL, seed: int | None = None
+) -> Plan:
+    """Read a plan, lay a profile, `KEY=VALUE` overrides and a seed over it, and check it.
 
     Args:
         path: The plan file; keys it leaves out have the defaults of this module.
         overrides: As given to `--set`; they win over the profile.
         profile: `full` for the file alone, or the name of a file in the folder `plans` beside it, or in the
-            shipped `config/plans`; its keys win over those of the plan file.
+            shipped `plans`; its keys win over those of the plan file.
+        seed: As given to `--seed`; wins over all others.
 
     Raises:
         ConfigError: Every problem of file, profile, overrides and per-symbol blocks at once.
     """
-    plan, _ = _read(path, overrides, profile)
+    plan, _ = _read(path, overrides, profile, seed)
     return plan
 
 
-def plan_settings(path: Path, *, overrides: Sequence[str] = (), profile: str = FULL) -> list[Setting]:
-    """Return every setting of a plan with its origin: default, file and line, profile or `--set`."""
-    return origins(*_read(path, overrides, profile))
+def plan_settings(
+    path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    profile: str = FULL,
+    seed: int | None = None,
+    symbol: str | None = None,
+) -> list[Setting]:
+    """Return every setting of a plan with its origin: default, file and line, profile or option.
+
+    Args:
+        path: As `load_plan` takes it, and so are `overrides`, `profile` and `seed`.
+        overrides: `--set`.
+        profile: `--profile`.
+        seed: `--seed`.
+        symbol: Whose own plan is wanted, its block laid over the rest. None: the plan as a whole; what a symbol's
+            block says stands under `symbols` then, with the value of the rest of the plan beside it.
+    """
+    plan, loaded = _read(path, overrides, profile, seed)
+    if symbol is not None:
+        return origins(plan.for_symbol(symbol), _of_symbol(loaded, symbol))
+    rest = plan.as_dict()
+    return [
+        setting._replace(instead_of=_value_at(rest, setting.path[2:]))
+        if setting.path[0] == "symbols" and len(setting.path) > 2
+        else setting
+        for setting in origins(plan, loaded)
+    ]
 
 
-def _read(path: Path, overrides: Sequence[str], profile: str) -> tuple[Plan, LoadedYaml]:
+def _read(path: Path, overrides: Sequence[str], profile: str, seed: int | None) -> tuple[Plan, LoadedYaml]:
     loaded = load_yaml(path)
     if profile != FULL:
         over = load_yaml(_profile_file(path, profile), label=f"--profile {profile}", layer=1)
         loaded = layered(loaded, over)
     loaded = apply_overrides(loaded, overrides)
+    if seed is not None:
+        loaded = apply_options(loaded, {"seed": ("--seed", seed)})
+    for symbol in _symbol_blocks(loaded):
+        loaded = written_out(loaded, ("symbols", symbol))
     plan, problems = check(Plan, loaded)
     own = set(problems)
     problems += [
@@ -826,12 +887,7 @@ def _symbol_problems(loaded: LoadedYaml, symbol: str, of_the_plan: set[Problem])
             yield loaded.problem(
                 (*here, outer, name), "is the same for all symbols; write it at the top of the plan"
             )
-    kept = {name: value for name, value in block.data.items() if name not in SAME_FOR_ALL_SYMBOLS}
-    rest = {name: value for name, value in loaded.data.items() if name != "symbols"}
-    _, problems = check(
-        Plan,
-        layered(LoadedYaml(loaded.path, rest, loaded.origins), LoadedYaml(loaded.path, kept, block.origins)),
-    )
+    _, problems = check(Plan, _of_symbol(loaded, symbol))
     places = {origin.place for origin in block.origins.values()}
     for problem in problems:
         if problem.place in places:
@@ -839,3 +895,14 @@ def _symbol_problems(loaded: LoadedYaml, symbol: str, of_the_plan: set[Problem])
         elif problem not in of_the_plan:
             # The key stands elsewhere in the plan, but it is this block that makes it wrong.
             yield loaded.problem(here, f"makes {problem.key} wrong: {problem.says}")
+
+
+def _of_symbol(loaded: LoadedYaml, symbol: str) -> LoadedYaml:
+    """Return the settings of one symbol: what it may override laid over the rest; keys are named as written."""
+    rest = {name: value for name, value in loaded.data.items() if name != "symbols"}
+    base = LoadedYaml(loaded.path, rest, loaded.origins)
+    if symbol not in _symbol_blocks(loaded):
+        return base
+    block = loaded.block(("symbols", symbol))
+    kept = {name: value for name, value in block.data.items() if name not in SAME_FOR_ALL_SYMBOLS}
+    return layered(base, LoadedYaml(loaded.path, kept, block.origins))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import json
 import re
@@ -13,10 +14,15 @@ from pathlib import Path
 
 import pytest
 
+import rl.__main__
+from rl.apps.commands.options import rl_parser
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMANDS = (("run_training.py",), ("run_backtest.py",), ("-m", "rl"))
-HELP_CPU_SECONDS = 1.0
+VERBS = tuple(rl_parser().commands)
+COMMANDS = (("run_training.py",), ("run_backtest.py",), ("-m", "rl"), *(("-m", "rl", verb) for verb in VERBS))
+HELP_CPU_SECONDS = 0.6
+"""It takes about 0.1; the rest is for a busy machine."""
 
 # Runs a command inside this process and afterwards says what it cost. Processor time, not the clock on the
 # wall: it counts from the start of the interpreter and does not grow when other tests run beside.
@@ -34,7 +40,7 @@ try:
     code = 0
 except SystemExit as exit:
     code = exit.code or 0
-heavy = sorted({"torch", "numba", "talib", "matplotlib"} & set(sys.modules))
+heavy = sorted({"torch", "numba", "talib", "matplotlib", "pandas", "numpy", "pydantic"} & set(sys.modules))
 print(json.dumps({"code": code, "cpu_seconds": time.process_time(), "heavy": heavy}), file=sys.stderr)
 """
 
@@ -72,6 +78,28 @@ def test_help_is_printed_without_loading_anything_heavy(command):
     assert "usage:" in page.text.lower()
     assert page.heavy == ()
     assert page.cpu_seconds < HELP_CPU_SECONDS
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_shows_three_examples_that_parse_and_the_exit_codes(command):
+    text = help_page(command).text
+    examples = re.findall(r"^  (python .*)$", text.partition("\nexamples:\n")[2], re.MULTILINE)
+    assert len(examples) >= 3
+    shown = [ShownCommand("help", tuple(shlex.split(example))) for example in examples]
+    assert {each.words[1:]: problem_of(each) for each in shown if problem_of(each)} == {}
+    if command != ("-m", "rl"):
+        assert {each.words[1 : 1 + len(command)] for each in shown} == {command}
+    codes = re.findall(r"^  ([0-9]+) ", text.partition("\nexit codes:\n")[2], re.MULTILINE)
+    assert codes[0] == "0"
+    assert "2" in codes
+
+
+def test_every_command_of_rl_has_a_module_and_a_function():
+    """The table names them as text, so that asking for help loads none of them."""
+    assert set(rl.__main__._COMMANDS) == set(VERBS)
+    for module, function in rl.__main__._COMMANDS.values():
+        tree = ast.parse((ROOT / "rl" / "apps" / "commands" / f"{module}.py").read_text(encoding="utf-8"))
+        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 @dataclass(frozen=True)

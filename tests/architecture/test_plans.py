@@ -14,18 +14,19 @@ from rl.stages.plan import load_plan
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config"
 MAIN_PLAN = CONFIG / "training_sequence.yaml"
-PROFILES = sorted((CONFIG / "plans").glob("*.yaml"))
+PROFILES = sorted((ROOT / "plans").glob("*.yaml"))
 OTHERS = {CONFIG / "instruments.yaml": load_instruments, CONFIG / "backtest.yaml": load_backtest_config}
 
 
 def test_every_configuration_file_is_of_a_known_kind():
     """A new file has to be given its loader here, or nobody would notice that it does not load."""
-    found = {file for file in CONFIG.rglob("*") if file.is_file()}
-    assert found == {MAIN_PLAN, *PROFILES, *OTHERS}
+    found = {file for folder in (CONFIG, ROOT / "plans") for file in folder.rglob("*") if file.is_file()}
+    schemas = {file.with_suffix(".schema.json") for file in (MAIN_PLAN, *OTHERS)}
+    assert found == {MAIN_PLAN, *PROFILES, *OTHERS, *schemas}
     assert len(PROFILES) >= 1
 
 
-@pytest.mark.parametrize("plan", [MAIN_PLAN, *PROFILES], ids=lambda file: file.relative_to(CONFIG).as_posix())
+@pytest.mark.parametrize("plan", [MAIN_PLAN, *PROFILES], ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_a_shipped_plan_loads(plan):
     assert load_plan(plan)
 

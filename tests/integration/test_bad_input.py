@@ -190,11 +190,11 @@ def test_an_empty_raw_folder_says_what_belongs_there(place):
 @pytest.mark.parametrize("command", ["train", "backtest", "process"])
 def test_an_unknown_symbol_is_answered_with_the_nearest_names(trained, command):
     done = nothing_written(trained, lambda: getattr(trained, command)("--symbols", "SYN_plantd_2"))
-    refused(done, DATA, "SYN_plantd_2: no such symbol", f"did you mean {SYMBOL}?")
+    refused(done, USAGE, "SYN_plantd_2: no such symbol", f"did you mean {SYMBOL}?")
 
 
 def test_a_symbol_like_none_there_is_answered_with_those_there_are(trained):
-    refused(trained.train("--symbols", "Q"), DATA, "Q: no such symbol", f"there are: {SYMBOL}")
+    refused(trained.train("--symbols", "Q"), USAGE, "Q: no such symbol", f"there are: {SYMBOL}")
 
 
 @pytest.mark.parametrize("command", ["train", "backtest", "process"])
@@ -283,9 +283,8 @@ def test_1e_4_without_quotes_is_the_number_everyone_means(trained, tmp_path):
     plan.write_text("training_params:\n  ppo:\n    learning_rate: 1e-4\n")
     done = trained.train("--config", str(plan), "--print-config", base=())
     assert done.code == 0
-    assert any(
-        "training_params.ppo.learning_rate" in line and "0.0001" in line for line in done.out.splitlines()
-    )
+    assert "    learning_rate: 0.0001" in done.out
+    assert f"# {plan}:3" in done.out
 
 
 SETTINGS = {

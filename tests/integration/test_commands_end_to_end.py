@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from rl.checkpoints.checkpoint import load_checkpoint
+from rl.stages.plan import load_plan
 from tests.browser import PHONE, a_browser, opened
 from tests.integration.command_line import PLAN, ROOT, TINY, Finished, Workplace
 from tests.page_reading import disagreement, read_page
@@ -363,11 +364,20 @@ def test_print_config_shows_every_setting_with_its_origin_and_does_nothing(tmp_p
     done = place.train("--print-config", "--profile", "quick", "--seed", "9")
     assert done.code == 0
     assert list(tmp_path.iterdir()) == []
-    lines = {line.split()[0].rstrip(":="): line for line in done.out.splitlines()}
-    assert "--set" in lines["training_params.ppo.num_envs"]
-    assert "9" in lines["seed"]
-    assert "training_sequence.yaml:" in lines["model_management.promotion"]
-    assert "quick" in lines["progression_rules.fallback_strategies.max_extension_episodes"]
+    lines = {line.split(":")[0]: line for line in done.out.splitlines() if not line.startswith("#")}
+    assert lines["    num_envs"].split() == ["num_envs:", "8", "#", "--set"]
+    assert lines["seed"].endswith("# --seed")
+    assert re.search(rf"# {re.escape(str(PLAN))}:[0-9]+\n  auto_progression: true\n", done.out)
+    assert lines["    max_extension_episodes"].endswith("# --profile quick")
+
+
+def test_what_print_config_shows_is_a_plan_that_says_the_same(tmp_path):
+    place = Workplace(tmp_path)
+    options = ("--profile", "quick", "--seed", "9", "--set", "symbols.A.environment.exposure=0.5")
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(place.train("--print-config", *options).out, encoding="utf-8")
+    overrides = [*TINY, "symbols.A.environment.exposure=0.5"]
+    assert load_plan(plan) == load_plan(PLAN, profile="quick", overrides=overrides, seed=9)
 
 
 def test_print_config_starts_nothing(tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 
 from rl.apps.commands.console import Console
 from rl.apps.commands.folders import prepare_files, prepare_folders
-from rl.apps.commands.options import wants_all
+from rl.apps.commands.options import given_settings, wants_all
 from rl.apps.commands.symbols import (
     KnownSymbols,
     bring_up_to_date,
@@ -104,13 +104,7 @@ def backtest(options: argparse.Namespace) -> int:
 
 def backtest_config(options: argparse.Namespace) -> BacktestConfig:
     """Return the settings of the file, with what the options say laid over them."""
-    config = load_backtest_config(options.config, overrides=options.overrides)
-    given = {
-        name: value
-        for name, value in (("initial_capital", options.initial_capital), ("split", options.split))
-        if value is not None
-    }
-    return config.model_copy(update=given)
+    return load_backtest_config(options.config, overrides=options.overrides, given=given_settings(options))
 
 
 def _symbols_with_models(options: argparse.Namespace, known: KnownSymbols) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import sys
 import tempfile
@@ -17,15 +18,19 @@ import numpy as np
 import torch
 
 from rl import __version__
+from rl.apps.commands.raw_data_check import raw_file_states
+from rl.apps.commands.symbols import symbols_of
 from rl.backtest.engine import replay_actions
 from rl.backtest.lookahead import check_lookahead
 from rl.backtest.lookahead_chain import observed
 from rl.backtest.planted_leaks import LEAKS
 from rl.checkpoints.checkpoint import OLDEST_SAFE_TORCH
-from rl.common.errors import OK, UNEXPECTED
+from rl.common.errors import DATA, OK, UNEXPECTED
+from rl.common.printable import printable
 from rl.common.seeding import generator
 from rl.envs.scaled_market import fitted_scaler, scaled_market
 from rl.features.pipeline import compute_features
+from rl.market.checks import counted
 from rl.market.instruments import Instrument, load_instruments
 from rl.market.raw_table import RawTable, read_table
 from rl.market.synthetic import generate, to_bars, write_raw_csv
@@ -77,18 +82,61 @@ class Diagnosis:
 
 def examine(options: argparse.Namespace) -> int:
     """Run every check, print a line for each, and return OK only if all is well."""
-    print(f"Stagegate {__version__}, {platform.platform()}", flush=True)
+    # First, since a mistake in them has nothing to do with the installation.
+    book, known = load_instruments(*options.instruments), symbols_of(options)
+    show = _Printed(as_json=options.json, quiet=options.quiet)
+    show.text(f"Stagegate {__version__}, {platform.platform()}")
     failed = []
     for check in _checks(skip_learning=options.skip_learning):
         begun = time.perf_counter()
         found = check()
-        print(found.line(time.perf_counter() - begun), flush=True)
+        seconds = time.perf_counter() - begun
+        show.line(found.line(seconds), "installation", found.name, found.figure, is_well=found.is_well)
         failed += [] if found.is_well else [found.name]
+    refused = []
+    for state in raw_file_states(known, book):
+        word = "ok" if state.is_well else "refused"
+        show.line(
+            f"{word:<7} {state.symbol:<16} {state.figure}",
+            "data",
+            state.symbol,
+            state.figure,
+            is_well=state.is_well,
+        )
+        refused += [] if state.is_well else [state.symbol]
+    if not known.raw and not known.unusable:
+        show.text(f"        data             {options.raw_data_dir} holds no price file, so none was read")
     if failed:
         print(f"FAILED: {', '.join(failed)}. Do not trust models or reports made here.", file=sys.stderr)
         return UNEXPECTED
-    print("all is well" + (" (learning was not checked)" if options.skip_learning else ""))
+    if refused:
+        text = (
+            f"the installation is well, but {counted(len(refused), 'raw file')} refused: {', '.join(refused)}"
+        )
+        print(printable(text), file=sys.stderr)
+        return DATA
+    if not options.json:
+        print("all is well" + (" (learning was not checked)" if options.skip_learning else ""))
     return OK
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Printed:
+    """What is shown of the checks: every line, only what is not well, or a JSON object for each."""
+
+    as_json: bool
+    quiet: bool
+
+    def text(self, text: str) -> None:
+        if not (self.as_json or self.quiet):
+            print(printable(text), flush=True)
+
+    def line(self, text: str, part: str, name: str, figure: str, *, is_well: bool) -> None:
+        if self.as_json:
+            found = {"part": part, "name": name, "is_well": is_well, "figure": figure}
+            print(printable(json.dumps(found, ensure_ascii=False)), flush=True)
+        elif not (self.quiet and is_well):
+            print(printable(text), flush=True)
 
 
 def _checks(*, skip_learning: bool) -> Iterator[Callable[[], Diagnosis]]:

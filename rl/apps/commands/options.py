@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rl import __version__
+from rl.common.errors import nearest
 from rl.common.printable import printable
 
 EXIT_CODES = """exit codes:
@@ -28,17 +29,59 @@ LEARNING_FILE = Path("reports/learning.json")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses abbreviations: `--proc` would silently change meaning when an option is added."""
-
-    def error(self, message: str) -> NoReturn:
-        """End with a message that shows what a word of the command line holds."""
-        super().error(printable(message))
+    """Refuses abbreviations, since `--proc` would change meaning with a new option; answers a slip by the nearest."""
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(
             *args,
             **{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **kwargs},
         )
+
+        self.commands: dict[str, _Parser] = {}
+        """Of a parser whose commands have parsers of their own: those, by name."""
+
+    def knows(self, option: str) -> bool:
+        """Return True where this is one of its options."""
+        return option in self._option_string_actions
+
+    def error(self, message: str) -> NoReturn:
+        """End with a message that shows what a word of the command line holds."""
+        super().error(printable(message))
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Parse; end where a word is left over, with the command that it was given to."""
+        found, left_over = super().parse_known_args(args, namespace)
+        if left_over:
+            # A word that is left over beside an unknown option is most likely its value.
+            options = [word for word in left_over if word.startswith("-")]
+            verb = getattr(found, "verb", None)
+            self.error("\n  ".join(self._not_understood(word, verb) for word in options or left_over))
+        return found, left_over
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        names = [str(choice) for choice in action.choices]
+        close = nearest(str(value), names, count=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(names)}{hint}")
+
+    def _not_understood(self, word: str, verb: str | None) -> str:
+        name = word.partition("=")[0]
+        if not name.startswith("-"):
+            takes_symbols = self.knows("--symbols")
+            return f"{word!r} is not expected here" + (
+                f"; did you mean --symbols {word}?" if takes_symbols else ""
+            )
+        if verb is not None and any(command.knows(name) for command in self.commands.values()):
+            return f"{name} goes behind the command: {self.prog} {verb} {name} …"
+        close = nearest(name, self._option_string_actions, count=1)
+        return f"there is no option {name}; " + (
+            f"did you mean {close[0]}?" if close else f"see {self.prog} --help"
+        )
+
+
+_Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for what add_subparsers returns
 
 
 def training_parser() -> argparse.ArgumentParser:
@@ -70,7 +113,10 @@ def training_parser() -> argparse.ArgumentParser:
         help="override one key of the plan, e.g. training_sequence.stage_1_ppo.episodes=200; may be repeated",
     )
     what.add_argument(
-        "--profile", default="full", metavar="NAME", help="full, or quick for a short run (default: full)"
+        "--profile",
+        default="full",
+        metavar="NAME",
+        help="full, or a file of the folder plans: quick is a short run (default: full)",
     )
     what.add_argument(
         "--stages",
@@ -101,11 +147,7 @@ def training_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--dry-run", action="store_true", help="check everything, show the windows, train nothing"
     )
-    how.add_argument(
-        "--print-config",
-        action="store_true",
-        help="show every setting with where it comes from, then stop",
-    )
+    _print_config(how)
     how.add_argument(
         "--strict", action="store_true", help="exit 5 unless every gate and promotion was passed"
     )
@@ -183,6 +225,7 @@ def backtest_parser() -> argparse.ArgumentParser:
     _folders(parser)
     how = parser.add_argument_group("how to run")
     how.add_argument("--dry-run", action="store_true", help="check everything, test nothing")
+    _print_config(how)
     how.add_argument(
         "--check-lookahead",
         action="store_true",
@@ -197,84 +240,222 @@ def backtest_parser() -> argparse.ArgumentParser:
 
 def rl_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m rl`."""
-    parser = _Parser(prog="python -m rl", description="The other commands of Stagegate.", epilog=EXIT_CODES)
+    parser = _Parser(
+        prog="python -m rl",
+        description="The other commands of Stagegate. Each has a --help of its own.",
+        epilog=_ending(["process --symbols all", "models", "gate --explain Nifty_15"], EXIT_CODES),
+    )
     parser.add_argument("--version", action="version", version=f"stagegate {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=_Parser)
-    process = verbs.add_parser(
+    for command in (_process, _synth, _models, _compare, _gate, _doctor, _schema):
+        command(verbs)
+    parser.commands = dict(verbs.choices)
+    return parser
+
+
+def _ending(examples: Sequence[str], codes: str) -> str:
+    lines = "".join(f"  python -m rl {example}\n" for example in examples)
+    return f"examples:\n{lines}\n{codes}"
+
+
+def _process(verbs: _Commands) -> None:
+    parser = verbs.add_parser(
         "process",
         help="check raw files and compute their features",
         description="Check raw files and compute their features; unchanged files are left alone.",
-        epilog="example:\n  python -m rl process --symbols Nifty_15 --force\n",
+        epilog=_ending(
+            [
+                "process",
+                "process --symbols Nifty_15 --force",
+                "process --raw-data-dir ~/prices --instruments my_instruments.yaml --quiet",
+            ],
+            "exit codes:\n"
+            "  0    every file is ready\n"
+            "  2    wrong option, unknown symbol, or a mistake in an instruments file\n"
+            "  4    a file was refused; the others are ready\n"
+            "  7    a disk is full or a file cannot be written\n",
+        ),
     )
-    _symbols(process, "symbols to process, or `all` (default: all)")
-    process.add_argument("--force", action="store_true", help="process files that have not changed too")
-    _folders(process, raw_only=True)
-    process.add_argument("--quiet", action="store_true", help="leave out the notes")
-    synth = verbs.add_parser(
+    _symbols(parser, "symbols to process, or `all` (default: all)")
+    parser.add_argument("--force", action="store_true", help="process files that have not changed too")
+    _folders(parser, raw_only=True)
+    _output(parser, quiet="leave out the notes")
+
+
+def _synth(verbs: _Commands) -> None:
+    parser = verbs.add_parser(
         "synth",
         help="write a made-up market whose best policy is known",
         description="Write a made-up market whose best policy is known, as a raw file. Name it SYN_…: its reports then "
         "say SYNTHETIC.",
-        epilog="example:\n"
-        "  python -m rl synth --market planted --sessions 500 --seed 7 --out data/raw/SYN_planted_2.csv\n",
+        epilog=_ending(
+            [
+                "synth --market planted --out data/raw/SYN_planted_2.csv",
+                "synth --market ar1 --param phi=-0.3 --sessions 250 --out data/raw/SYN_ar1_2.csv",
+                "synth --market noise_garch --seed 7 --out data/raw/SYN_noise_2.csv",
+            ],
+            "exit codes:\n"
+            "  0    the file is written\n"
+            "  2    wrong option, unknown market or parameter, or a name without SYN_\n"
+            "  7    a disk is full or the file cannot be written\n",
+        ),
     )
-    synth.add_argument(
+    parser.add_argument(
         "--market", required=True, metavar="NAME", help="noise_garch, ar1, ou, planted or momrev"
     )
-    synth.add_argument(
+    parser.add_argument(
         "--sessions", type=_at_least_one, default=500, metavar="N", help="trading days (default: 500)"
     )
-    synth.add_argument("--seed", type=_whole_number, default=0, metavar="N", help="default: 0")
-    synth.add_argument(
+    parser.add_argument("--seed", type=_whole_number, default=0, metavar="N", help="default: 0")
+    parser.add_argument(
         "--param",
         action="append",
         default=[],
         metavar="NAME=NUMBER",
         help="a parameter of the market, e.g. phi=-0.3; may be repeated",
     )
-    synth.add_argument(
+    parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the csv file to write, SYN_NAME_2.csv"
     )
-    _gate(
-        verbs.add_parser(
-            "gate",
-            help="recompute a model's verdicts from the evidence, or list the looks at a symbol",
-            description="Recompute what was decided on a model from the ledger and the logged actions alone, without "
-            "its weights, the data or the trading kernel; or list every counted look at a symbol's windows.",
-            epilog="examples:\n"
-            "  python -m rl gate --explain models/Nifty_15_final_model.pth\n"
-            "  python -m rl gate --looks Nifty_15\n\n"
+    _output(parser, quiet="say nothing", json=False)
+
+
+def _models(verbs: _Commands) -> None:
+    parser = verbs.add_parser(
+        "models",
+        help="list the models: stage, verdict, promotion, window, age, whether they are whole",
+        description="List the models of a folder. Each file is read in full and its hash checked. The verdict is that "
+        "of the stage's own gate; promoted is what was decided on the promotion window.",
+        epilog=_ending(
+            ["models", "models --symbols Nifty_15 --all", "models --models-dir /backup/models --json"],
+            "exit codes:\n"
+            "  0    every listed file is whole\n"
+            "  2    wrong option, or a symbol without models\n"
+            "  4    a file is damaged, or there is no model at all\n",
+        ),
+    )
+    _symbols(parser, "whose models to list, or `all` (default: all)")
+    parser.add_argument(
+        "--all", action="store_true", dest="copies", help="list dated copies and models kept from before too"
+    )
+    _models_and_reports(parser.add_argument_group("folders and files"))
+    _output(parser, quiet="the table only, without the lines under it")
+
+
+def _compare(verbs: _Commands) -> None:
+    parser = verbs.add_parser(
+        "compare",
+        help="put training runs side by side: what differs in them, and what came of each",
+        description="Put training runs side by side: what differs in plan, data, code and versions, the figures of "
+        "every stage with thresholds and verdicts, champions and promotions. Where windows or data differ, it says "
+        "that the figures are not comparable.",
+        epilog=_ending(
+            [
+                "compare 20260301-091500-full-s0 20260302-101500-full-s1",
+                "compare reports/runs/20260301-091500-full-s0 /backup/reports/runs/20260201-080000-full-s0",
+                "compare 20260301-091500-full-s0 20260302-101500-full-s1 --symbols Nifty_15 --json",
+            ],
+            "exit codes:\n"
+            "  0    compared\n"
+            "  2    wrong option, or an unknown run or symbol\n"
+            "  4    a run has no report, or it cannot be read\n",
+        ),
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="two runs or more: a name in the folder runs of --reports-dir, or a folder",
+    )
+    _symbols(parser, "symbols to compare, or `all` (default: all)")
+    parser.add_argument(
+        "--reports-dir", type=Path, default=Path("reports"), metavar="DIR", help="reports (default: reports)"
+    )
+    _output(parser, quiet="leave out what is equal")
+
+
+def _gate(verbs: _Commands) -> None:
+    parser = verbs.add_parser(
+        "gate",
+        help="recompute a model's verdicts from the evidence, or list the looks at a symbol",
+        description="Recompute what was decided on a model from the ledger and the logged actions alone, without "
+        "its weights, the data or the trading kernel; or list every counted look at a symbol's windows.",
+        epilog=_ending(
+            [
+                "gate --explain models/Nifty_15_final_model.pth",
+                "gate --explain Nifty_15 --reports-dir /backup/reports",
+                "gate --looks Nifty_15",
+            ],
             "exit codes:\n"
             "  0    every verdict agrees with its evidence\n"
             "  2    wrong option\n"
             "  4    a figure differs, or evidence, ledger or model is missing or altered\n",
-        )
+        ),
     )
-    _doctor(
-        verbs.add_parser(
-            "doctor",
-            help="check this installation: does it see the future, and does it learn",
-            description="Check this installation: versions and threads, that nothing sees the future and planted leaks "
-            "are caught, that training and backtest trade alike, and that PPO, mixture and adaptation learn markets "
-            "with a known answer. With --full, measure instead what share of the best policy's earnings every stage "
-            "reaches on every such market; that takes over two hours of processor time, and what is finished is kept.",
-            epilog="examples:\n"
-            "  python -m rl doctor\n"
-            "  python -m rl doctor --full --jobs 2\n"
-            "  python -m rl doctor --full --markets ar1 planted --stages ppo --seeds 2\n\n"
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--explain",
+        metavar="MODEL",
+        help="a model file (.pth), or a symbol for the best model in --models-dir",
+    )
+    what.add_argument("--looks", metavar="SYMBOL", help="list the looks at this symbol's windows")
+    _models_and_reports(parser)
+
+
+def _schema(verbs: _Commands) -> None:
+    parser = verbs.add_parser(
+        "schema",
+        help="write the JSON Schemas by which editors complete and check the yaml files",
+        description="Write a JSON Schema for each kind of yaml file, from the same definitions that check the files, "
+        "with the comments of the shipped ones. Editors find it by the first line of a file. What depends on several "
+        "keys at once is checked by the commands only.",
+        epilog=_ending(
+            ["schema", "schema --check", "schema --out-dir ~/my_config"],
+            "exit codes:\n"
+            "  0    written; with --check, what is there is up to date\n"
+            "  1    with --check: a schema is missing or out of date\n"
+            "  2    wrong option\n"
+            "  7    a disk is full or a file cannot be written\n",
+        ),
+    )
+    parser.add_argument(
+        "--out-dir", type=Path, default=Path("config"), metavar="DIR", help="where to (default: config)"
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; say what is out of date")
+    _output(parser, quiet="say nothing but what is out of date", json=False)
+
+
+def _doctor(verbs: _Commands) -> None:
+    parser = verbs.add_parser(
+        "doctor",
+        help="check this installation and your data: is it whole, does it see the future, does it learn",
+        description="Check this installation: versions and threads, that nothing sees the future and planted leaks "
+        "are caught, that training and backtest trade alike, and that PPO, mixture and adaptation learn markets "
+        "with a known answer. Besides, read every raw price file and say which load and which are refused. With "
+        "--full, measure instead what share of the best policy's earnings every stage "
+        "reaches on every such market; that takes over two hours of processor time, and what is finished is kept.",
+        epilog=_ending(
+            [
+                "doctor",
+                "doctor --skip-learning --raw-data-dir ~/prices",
+                "doctor --full --markets ar1 planted --stages ppo --seeds 2",
+            ],
             "exit codes:\n"
             "  0    all is well; with --full, every mark is met by the mean over seeds\n"
             "  1    a check failed or a mark is missed\n"
-            "  2    wrong option\n",
-        )
+            "  2    wrong option, unknown market, or a mistake in an instruments file\n"
+            "  4    the installation is sound, but a raw file is refused\n",
+        ),
     )
-    return parser
+    _doctor_options(parser)
 
 
-def _doctor(parser: argparse.ArgumentParser) -> None:
+def _doctor_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-learning", action="store_true", help="leave out the training, which takes the longest"
     )
+    _raw_folder(parser.add_argument_group("folders and files"))
+    _output(parser, quiet="only what is not well, and the result")
     full = parser.add_argument_group("the learning table")
     full.add_argument(
         "--full", action="store_true", help="measure and print the learning table, and nothing else"
@@ -304,15 +485,12 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _gate(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--explain",
-        metavar="MODEL",
-        help="a model file (.pth), or a symbol for the best model in --models-dir",
+def _print_config(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--print-config",
+        action="store_true",
+        help="show every setting with where its value comes from (with --json, as data), then stop",
     )
-    what.add_argument("--looks", metavar="SYMBOL", help="list the looks at this symbol's windows")
-    _models_and_reports(parser)
 
 
 def _symbols(group: argparse._ActionsContainer, text: str) -> None:
@@ -321,19 +499,25 @@ def _symbols(group: argparse._ActionsContainer, text: str) -> None:
 
 def _folders(parser: argparse.ArgumentParser, *, raw_only: bool = False) -> None:
     where = parser.add_argument_group("folders and files")
-    where.add_argument(
-        "--raw-data-dir",
-        type=Path,
-        default=Path("data/raw"),
-        metavar="DIR",
-        help="raw price files (default: data/raw)",
-    )
+    _raw_folder(where)
     where.add_argument(
         "--processed-data-dir",
         type=Path,
         default=Path("data/processed"),
         metavar="DIR",
         help="processed files (default: data/processed)",
+    )
+    if not raw_only:
+        _models_and_reports(where)
+
+
+def _raw_folder(where: argparse._ActionsContainer) -> None:
+    where.add_argument(
+        "--raw-data-dir",
+        type=Path,
+        default=Path("data/raw"),
+        metavar="DIR",
+        help="raw price files (default: data/raw)",
     )
     where.add_argument(
         "--instruments",
@@ -343,8 +527,6 @@ def _folders(parser: argparse.ArgumentParser, *, raw_only: bool = False) -> None
         metavar="FILE",
         help="instruments to add to config/instruments.yaml; may be repeated",
     )
-    if not raw_only:
-        _models_and_reports(where)
 
 
 def _models_and_reports(where: argparse._ActionsContainer) -> None:
@@ -356,11 +538,15 @@ def _models_and_reports(where: argparse._ActionsContainer) -> None:
     )
 
 
-def _output(parser: argparse.ArgumentParser) -> None:
+def _output(parser: argparse.ArgumentParser, *, quiet: str = "", json: bool = True) -> None:
+    """Add the options about what is printed; `quiet` is given for a command of `python -m rl`."""
     output = parser.add_argument_group("output")
-    output.add_argument("--json", action="store_true", help="one JSON object per event on standard output")
-    output.add_argument("--quiet", action="store_true", help="only warnings, errors and the result")
-    output.add_argument("--version", action="version", version=f"stagegate {__version__}")
+    if json:
+        how = "JSON instead of text" if quiet else "one JSON object per event"
+        output.add_argument("--json", action="store_true", help=f"{how} on standard output")
+    output.add_argument("--quiet", action="store_true", help=quiet or "only warnings, errors and the result")
+    if not quiet:
+        output.add_argument("--version", action="version", version=f"stagegate {__version__}")
 
 
 def _whole_number(text: str, least: int = 0) -> int:
@@ -382,6 +568,12 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise wrong
     return value
+
+
+def given_settings(options: argparse.Namespace) -> dict[str, tuple[str, Any]]:
+    """Return option and value of every key of `config/backtest.yaml` that has an option, where that was given."""
+    own = {"initial_capital": options.initial_capital, "split": options.split}
+    return {key: (f"--{key.replace('_', '-')}", value) for key, value in own.items() if value is not None}
 
 
 def wants_all(symbols: Sequence[str]) -> bool:

@@ -169,7 +169,7 @@ def _held(folder: Path) -> Generator[TrainingRun | None]:
             yield None
             return
         sweep_stray_files(folder)
-        yield TrainingRun(folder, _record(folder))
+        yield TrainingRun(folder, record_of(folder))
     finally:
         os.close(descriptor)
 
@@ -189,7 +189,7 @@ def _new_folder(runs: Path, label: str) -> Path:
         return folder
 
 
-def _record(folder: Path) -> dict[str, Any] | None:
+def record_of(folder: Path) -> dict[str, Any] | None:
     """Return a run's record; None where there is none or it is of another program or version."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -208,7 +208,7 @@ def _newest(runs: Path, asked: Asked) -> Path | None:
     wanted = asked.as_dict()
     # Names begin with the second the run began in.
     for folder in sorted(runs.iterdir(), reverse=True) if runs.is_dir() else []:
-        record = _record(folder)
+        record = record_of(folder)
         if record is not None and record["asked"] == wanted:
             return folder if record["state"] != "finished" else None
     return None
@@ -228,7 +228,7 @@ def _named(runs: Path, name: str, asked: Asked) -> Path:
         raise UsageError(
             f"--resume {name}: there is no training run of that name that got as far as training; {hint}"
         )
-    record = _record(runs / name)
+    record = record_of(runs / name)
     if record is None:
         raise UsageError(
             f"--resume {name}: {runs / name / RECORD} cannot be read, so it cannot be told what the run was. "

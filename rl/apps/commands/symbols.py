@@ -67,7 +67,7 @@ def symbols_of(options: argparse.Namespace) -> KnownSymbols:
     """
     return known_symbols(
         options.raw_data_dir,
-        options.processed_data_dir,
+        getattr(options, "processed_data_dir", Path("data/processed")),
         raw_dir_was_given=options.raw_data_dir != Path("data/raw"),
     )
 
@@ -76,8 +76,8 @@ def chosen_symbols(asked: Sequence[str], known: KnownSymbols, raw_dir: Path) -> 
     """Return the symbols asked for, `all` meaning every known one.
 
     Raises:
-        UsageError: A name cannot be a symbol.
-        DataError: A name is not known, or there is no symbol at all; the nearest names are suggested.
+        UsageError: A name cannot be a symbol, or is not known; the nearest names are suggested.
+        DataError: There is no symbol at all.
     """
     names = known.names()
     if wants_all(asked) and "all" not in names:
@@ -97,7 +97,9 @@ def chosen_symbols(asked: Sequence[str], known: KnownSymbols, raw_dir: Path) -> 
             raise known.unusable[name]
     unknown = [name for name in found if name not in names]
     if unknown:
-        raise DataError("\n".join(_unknown(name, names, raw_dir) for name in unknown))
+        # With files to choose from it is the name that is wrong, without any it is the folder.
+        kind = UsageError if names else DataError
+        raise kind("\n".join(_unknown(name, names, raw_dir) for name in unknown))
     return found
 
 

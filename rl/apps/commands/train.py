@@ -39,6 +39,7 @@ from rl.common.errors import (
     StagegateError,
     TrainingDivergedError,
     UsageError,
+    nearest,
 )
 from rl.common.locks import symbol_lock, worker_lock
 from rl.common.runlog import RunLog
@@ -57,7 +58,7 @@ from rl.reporting.training_report import (
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
 from rl.stages.null_bank import Calibration, refuse_if_nulls_pass
 from rl.stages.outcomes import SymbolOutcome
-from rl.stages.plan import STAGES, Plan, load_plan, plan_settings
+from rl.stages.plan import STAGES, Plan, load_plan
 from rl.stages.promotion import PROMOTIONS, settle_promotions
 from rl.stages.run_state import SymbolJournal
 from rl.stages.sequence import check_learners, run_sequence
@@ -90,12 +91,7 @@ class _Job:
 
 def train(options: argparse.Namespace) -> int:
     """Train what the options ask for; return the exit code."""
-    overrides = [*options.overrides, *([f"seed={options.seed}"] if options.seed is not None else [])]
-    if options.print_config:
-        for setting in plan_settings(options.config, overrides=overrides, profile=options.profile):
-            print(setting.line())
-        return OK
-    plan = load_plan(options.config, overrides=overrides, profile=options.profile)
+    plan = load_plan(options.config, overrides=options.overrides, profile=options.profile, seed=options.seed)
     stages = chosen_stages(options.stages)
     for symbol in (None, *plan.symbols):
         check_learners(plan.for_symbol(symbol) if symbol else plan, stages)
@@ -147,6 +143,8 @@ def _train_in(run: TrainingRun, work: _Work, asked: Asked, options: argparse.Nam
         )
         for note in run.notes:
             console.say(note)
+        for text in _blocks_of_nobody(plan, work.known):
+            console.warn(f"warning: {text}")
         console.event("null_bank", notes=work.calibration.notes())
         for note in work.calibration.notes():
             console.say(note)
@@ -183,6 +181,19 @@ def _train_in(run: TrainingRun, work: _Work, asked: Asked, options: argparse.Nam
         else:
             run.ended()
         return _exit_code(outcomes, console.problems, strict=options.strict)
+
+
+def _blocks_of_nobody(plan: Plan, known: KnownSymbols) -> list[str]:
+    """Say which blocks under `symbols` change nothing, for no raw or processed file has their name."""
+    found = []
+    for name in plan.symbols:
+        if name not in known.names():
+            close = nearest(name, known.names(), count=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            found.append(
+                f"the plan has settings of {name} under `symbols`, and there is no such symbol{hint}"
+            )
+    return found
 
 
 def _identity(work: _Work, data: dict[str, SymbolData], options: argparse.Namespace) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rl.common.atomic_files import write_text
 from rl.reporting.html.figures import Column, Figures
 from rl.reporting.html.pages import render
 from rl.reporting.html.training_page import FILE_NAME
+from rl.reporting.run_folders import run_folders, training_report
 from rl.reporting.tables import SYNTHETIC_PREFIX
 
 COLUMNS = (
@@ -34,7 +35,7 @@ def write_runs_page(reports_dir: Path) -> Path:
     """
     path = Path(reports_dir) / "index.html"
     unreadable: list[str] = []
-    rows = [row for run in _runs(path.parent) for row in _rows(run, path.parent, unreadable)]
+    rows = [row for run in run_folders(path.parent) for row in _rows(run, path.parent, unreadable)]
     write_text(path, runs_page(rows, unreadable))
     return path
 
@@ -51,17 +52,11 @@ def runs_page(rows: list[dict[str, Any]], unreadable: list[str]) -> str:
     )
 
 
-def _runs(reports_dir: Path) -> list[Path]:
-    """Return the folders of the runs, newest first: their names begin with their time."""
-    folder = reports_dir / "runs"
-    return sorted((run for run in folder.iterdir() if run.is_dir()), reverse=True) if folder.is_dir() else []
-
-
 def _rows(run: Path, reports_dir: Path, unreadable: list[str]) -> Iterator[dict[str, Any]]:
-    report, log = run / "training_report.json", run / "run.jsonl"
+    log = run / "run.jsonl"
     try:
-        if report.is_file():
-            yield from _trained(run, json.loads(report.read_text(encoding="utf-8")), reports_dir)
+        if (report := training_report(run)) is not None:
+            yield from _trained(run, report, reports_dir)
         elif log.is_file():
             yield from _tested(run, log.read_text(encoding="utf-8").splitlines(), reports_dir)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

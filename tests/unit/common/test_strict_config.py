@@ -420,13 +420,21 @@ def test_origins_tell_defaults_files_layers_and_overrides_apart(load):
     Path("over.yaml").write_text("update: {smoothing: 0.25}\n")
     both = layered(base, load_yaml(Path("over.yaml"), label="--profile over", layer=1))
     loaded = apply_overrides(both, ["title=t"])
-    found = {key: (value, origin) for key, value, origin in origins(validate(Settings, loaded), loaded)}
+    listed = origins(validate(Settings, loaded), loaded)
+    found = {setting.key: (setting.value, setting.origin) for setting in listed}
     assert found["update.epochs"] == (1, "plan.yaml:2")
     assert found["update.names"] == (["a"], "plan.yaml:3")
     assert found["update.smoothing"] == (0.25, "--profile over")
     assert found["update.learning_rate"] == (0.1, "default")
     assert found["title"] == ("t", "--set")
     assert found["markets"] == ({}, "default")
+    kinds = {setting.key: setting.kind for setting in listed}
+    assert [kinds[key] for key in ("update.epochs", "update.smoothing", "title", "markets")] == [
+        "file",
+        "profile",
+        "option",
+        "default",
+    ]
 
 
 def test_a_block_keeps_the_places_of_its_keys(load):

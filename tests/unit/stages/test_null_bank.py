@@ -146,12 +146,6 @@ def test_a_gate_that_asks_for_little_at_a_high_alpha_is_refused_naming_policy_an
     assert "Write evidence.alpha: 0.05, or less" in text
 
 
-def test_a_high_alpha_is_refused_in_a_symbols_own_block_too():
-    plan = shipped("symbols={SYN_noise_2: {evidence: {alpha: 0.4}}}")
-    with pytest.raises(ConfigError, match=r"symbols\.SYN_noise_2\.evidence\.alpha is 0\.4"):
-        refuse_if_nulls_pass(plan)
-
-
 def test_a_symbol_that_changes_no_gate_is_not_judged_again():
     plain = gates_of(shipped())
     assert gates_of(shipped("symbols={SYN_noise_2: {environment: {exposure: 0.5}}}")) == plain

@@ -14,6 +14,11 @@ from rl.stages.plan import Plan, load_plan, plan_settings, stage_name
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = ROOT / "config" / "training_sequence.yaml"
 BACKTEST = ROOT / "config" / "backtest.yaml"
+QUICK = ROOT / "plans" / "quick.yaml"
+
+
+def origin_of(settings) -> dict[str, str]:
+    return {setting.key: setting.origin for setting in settings}
 
 
 @pytest.fixture
@@ -136,7 +141,7 @@ def test_the_quick_profile_is_smaller_and_holds_differences_only():
         assert quick.stage(name).episodes * 3 < full.stage(name).episodes
     assert quick.stage("maml").meta_iterations * 3 < full.stage("maml").meta_iterations
     assert quick.evidence == full.evidence  # a quick look is no reason to believe more
-    written = leaves(yaml.safe_load((ROOT / "config" / "plans" / "quick.yaml").read_text(encoding="utf-8")))
+    written = leaves(yaml.safe_load(QUICK.read_text(encoding="utf-8")))
     shipped = leaves(full.as_dict())
     assert len(written) > 5
     assert all(shipped[key] != value for key, value in written.items())
@@ -390,11 +395,13 @@ def test_overrides_win_over_the_profile_and_the_profile_over_the_file(plan_file)
     )
     read = load_plan(plan, profile="short", overrides=["training_sequence.stage_1_ppo.episodes=60"])
     assert (read.stage("ppo").episodes, read.stage("moe").episodes, read.seed) == (60, 170, 3)
-    listed = {key: origin for key, _, origin in plan_settings(plan, profile="short", overrides=["seed=4"])}
+    listed = origin_of(plan_settings(plan, profile="short", overrides=["seed=4"]))
     assert listed["training_sequence.stage_1_ppo.episodes"] == "--profile short"
     assert listed["seed"] == "--set"
     assert listed["evidence.alpha"] == "default"
-    assert {key: origin for key, _, origin in plan_settings(plan)}["seed"] == "plan.yaml:2"
+    assert origin_of(plan_settings(plan))["seed"] == "plan.yaml:2"
+    assert origin_of(plan_settings(plan, overrides=["seed=4"], seed=5))["seed"] == "--seed"
+    assert load_plan(plan, overrides=["seed=4"], seed=5).seed == 5
 
 
 def test_a_mistake_in_a_profile_is_reported_with_the_profiles_file(plan_file):
@@ -562,14 +569,97 @@ symbols:
     ]
 
 
-def test_the_rate_of_false_promotions_is_one_for_the_whole_run(plan_file):
-    """Each symbol with a rate of its own would have no family to be corrected with."""
-    text = "symbols:\n  Nifty_2:\n    evidence: {alpha: 0.01, false_discovery_rate: 0.5}\n"
-    (line,) = refused(plan_file(text))
-    assert line.startswith("plan.yaml:3:")
-    assert "false_discovery_rate: is the same for all symbols" in line
+def test_how_often_a_run_may_be_wrong_is_one_promise_for_all_its_symbols(plan_file):
+    """Each symbol with a rate of its own would have no family to be corrected with, and an alpha of its own would be
+    loosened where a model failed."""
+    text = "symbols:\n  Nifty_2:\n    evidence: {min_trades: 50, alpha: 0.01, false_discovery_rate: 0.5}\n"
+    says = "is the same for all symbols; write it at the top of the plan"
+    assert refused(plan_file(text)) == [
+        f"plan.yaml:3:32: symbols.Nifty_2.evidence.alpha: {says}",
+        f"plan.yaml:3:45: symbols.Nifty_2.evidence.false_discovery_rate: {says}",
+    ]
     (line,) = refused(plan_file("evidence: {false_discovery_rate: 0.6}\n"))
     assert "false_discovery_rate: must be at most 0.5" in line
+
+
+def test_keys_of_a_symbols_block_may_be_dotted(plan_file):
+    dotted = """\
+symbols:
+  BHP.AX:
+    training_params.ppo.learning_rate: 1e-3
+    environment.stops: {stop_loss: 2, unit: atr}
+    splits.dates: {validation: 2023-01-02, promotion: 2023-07-03, test: 2024-01-01}
+    environment: {exposure: 0.5}
+    features.exclude: [volume_ratio]
+"""
+    nested = """\
+symbols:
+  BHP.AX:
+    environment: {exposure: 0.5, stops: {stop_loss: 2, unit: atr}}
+    training_params: {ppo: {learning_rate: 1e-3}}
+    splits: {dates: {validation: 2023-01-02, promotion: 2023-07-03, test: 2024-01-01}}
+    features: {exclude: [volume_ratio]}
+"""
+    plan = load_plan(plan_file(dotted))
+    assert plan == load_plan(plan_file(nested))
+    assert plan.for_symbol("BHP.AX").environment.stops.stop_loss == 2
+
+
+def test_a_mistake_in_a_dotted_key_of_a_symbol_is_reported_at_its_line(plan_file):
+    text = """\
+symbols:
+  Nifty_2:
+    training_params.ppo.learning_rat: 1e-3
+    training_params.ppo.gamma: 2
+    evidence.alpha: 0.2
+    environment.exposure: 0.5
+    environment: {exposure: 0.4}
+    trainig_params.ppo.gamma: 0.9
+    splits: 5
+    splits.train: 0.5
+"""
+    own = "symbols.Nifty_2"
+    assert refused(plan_file(text)) == [
+        f"plan.yaml:3:5: {own}.training_params.ppo.learning_rat: unknown key; did you mean learning_rate?",
+        f"plan.yaml:4:5: {own}.training_params.ppo.gamma: must be at most 1 (got 2); 2 % is written 0.02",
+        f"plan.yaml:5:5: {own}.evidence.alpha: is the same for all symbols; write it at the top of the plan",
+        f"plan.yaml:6:5: {own}.environment.exposure: is written twice in this block; it also stands at plan.yaml:7:19",
+        f"plan.yaml:8:5: {own}.trainig_params: unknown key; did you mean training_params?",
+        f"plan.yaml:9:5: {own}.splits: must be a block of keys (got 5)",
+        f"plan.yaml:10:5: {own}.splits.train: is written twice in this block; it also stands at plan.yaml:9:5",
+    ]
+
+
+@pytest.mark.parametrize(
+    "block",
+    ["training_params.ppo.gamma: 0.9", "training_params: {ppo: {gamma: 0.9}}"],
+    ids=["dotted", "nested"],
+)
+@pytest.mark.parametrize(
+    "option",
+    ["symbols.A.training_params.ppo.gamma=0.8", "symbols.A={training_params.ppo.gamma: 0.8}"],
+    ids=["key", "block"],
+)
+def test_an_option_wins_over_a_symbols_block_however_both_are_written(plan_file, block, option):
+    path = plan_file(f"symbols:\n  A:\n    {block}\n")
+    assert load_plan(path, overrides=[option]).for_symbol("A").training_params.ppo.gamma == 0.8
+    listed = plan_settings(path, overrides=[option])
+    (found,) = [setting for setting in listed if setting.key == "symbols.A.training_params.ppo.gamma"]
+    assert (found.value, found.origin, found.kind, found.instead_of) == (0.8, "--set", "symbol", 0.99)
+
+
+def test_settings_of_one_symbol_say_what_its_own_block_set(plan_file):
+    path = plan_file("seed: 1\nsymbols:\n  A:\n    environment.exposure: 0.5\n  B: {seed: 3}\n")
+    own = {setting.key: setting for setting in plan_settings(path, symbol="A")}
+    assert own["environment.exposure"][1:4] == (0.5, "plan.yaml:4", "symbol")
+    assert own["seed"][1:4] == (1, "plan.yaml:1", "file")
+    assert own["evidence.alpha"][1:4] == (0.05, "default", "default")
+    assert own["symbols"].value == {}
+
+
+def test_the_quick_profile_is_a_plan_of_its_own():
+    """One file for both: what `--profile quick` does, `--config plans/quick.yaml` does."""
+    assert load_plan(QUICK) == load_plan(SHIPPED, profile="quick")
 
 
 def test_a_symbol_that_could_leave_the_models_folder_is_refused(plan_file):

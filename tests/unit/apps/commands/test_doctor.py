@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
+import json
 from dataclasses import replace
+from datetime import date, timedelta
 from functools import partial
 
 import pytest
@@ -14,7 +15,7 @@ from rl.backtest.lookahead import check_lookahead
 from rl.backtest.lookahead_chain import Chain
 from rl.backtest.planted_leaks import LEAKS, centred_window
 from rl.checkpoints import predictor
-from rl.common.errors import OK, UNEXPECTED
+from rl.common.errors import DATA, OK, UNEXPECTED, USAGE
 
 FEW_LEAKS = {name: LEAKS[name] for name in ("same-bar fill", "random split")}
 
@@ -38,8 +39,8 @@ def lines(capsys) -> dict[str, str]:
     return found
 
 
-def test_a_sound_installation_is_well(capsys):
-    assert rl.__main__.main(["doctor", "--skip-learning"]) == OK
+def test_a_sound_installation_is_well(tmp_path, capsys):
+    assert rl.__main__.main(["doctor", "--skip-learning", "--raw-data-dir", str(tmp_path)]) == OK
     found = lines(capsys)
     assert list(found) == ["versions", "threads", "look-ahead", "planted leaks", "one kernel"]
     assert all(text.startswith("ok") for text in found.values())
@@ -49,12 +50,12 @@ def test_a_sound_installation_is_well(capsys):
     assert "5,400 steps of both environments equal the backtest bit for bit" in found["one kernel"]
 
 
-def test_what_fails_is_named_and_ends_with_exit_code_1(monkeypatch, capsys):
+def test_what_fails_is_named_and_ends_with_exit_code_1(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         doctor, "check_lookahead", partial(check_lookahead, chain=Chain(features=centred_window))
     )
     monkeypatch.setattr(doctor, "LEAKS", {})
-    assert doctor.examine(argparse.Namespace(skip_learning=True)) == UNEXPECTED
+    assert rl.__main__.main(["doctor", "--skip-learning", "--raw-data-dir", str(tmp_path)]) == UNEXPECTED
     printed = capsys.readouterr()
     assert "FAILED  look-ahead" in printed.out
     assert "features, distance_sma_10" in printed.out
@@ -131,3 +132,73 @@ def test_more_than_one_thread_fails(monkeypatch):
     found = doctor.threads()
     assert not found.is_well
     assert "torch 4" in found.figure
+
+
+# --- the user's data ----------------------------------------------------------------------------------------
+
+DAYS = [date(2024, 1, 2) + timedelta(days=number) for number in range(60)]
+BARS = "datetime,open,high,low,close\n" + "".join(
+    f"{day},1{day.day:02d},1{day.day + 1:02d},1{day.day - 1:02d},1{day.day:02d}\n"
+    for day in DAYS
+    if day.weekday() < 5
+)
+
+
+@pytest.fixture
+def prices(tmp_path, monkeypatch):
+    """A folder with a good file, a broken one and a name that is none; the installation is not checked here."""
+    monkeypatch.setattr(doctor, "_checks", lambda *, skip_learning: iter(()))
+    (tmp_path / "GOOD.csv").write_text(BARS)
+    (tmp_path / "BROKEN.csv").write_text(BARS.replace("102,103,101,102", "102,100,101,102", 1))
+    (tmp_path / "not a symbol.csv").write_text(BARS)
+    return tmp_path
+
+
+def test_each_raw_file_has_a_line_that_says_whether_it_loads(prices, capsys):
+    assert rl.__main__.main(["doctor", "--raw-data-dir", str(prices)]) == DATA
+    printed = capsys.readouterr()
+    good, broken = (
+        next(line for line in printed.out.splitlines() if line[8:].startswith(name))
+        for name in ("GOOD", "BROKEN")
+    )
+    assert good.startswith("ok      GOOD")
+    assert "44 bars, 2024-01-02 .. 2024-03-01, stock (defaults of its class" in good
+    assert broken.startswith("refused BROKEN")
+    assert "low <= open, close <= high" in printed.out
+    assert "cannot be a symbol" in printed.out
+    assert "the installation is well, but 2 raw files refused: not a symbol, BROKEN" in printed.err
+    assert "GOOD" not in _quiet(prices, capsys)
+    # Nothing is written.
+    assert sorted(path.name for path in prices.iterdir()) == ["BROKEN.csv", "GOOD.csv", "not a symbol.csv"]
+
+
+def _quiet(prices, capsys) -> str:
+    assert rl.__main__.main(["doctor", "--raw-data-dir", str(prices), "--quiet"]) == DATA
+    return capsys.readouterr().out
+
+
+def test_good_data_and_no_data_are_well(prices, capsys):
+    (prices / "BROKEN.csv").unlink()
+    (prices / "not a symbol.csv").unlink()
+    assert rl.__main__.main(["doctor", "--raw-data-dir", str(prices), "--json"]) == OK
+    (line,) = capsys.readouterr().out.splitlines()
+    assert {**json.loads(line), "figure": ""} == {
+        "part": "data",
+        "name": "GOOD",
+        "is_well": True,
+        "figure": "",
+    }
+    (prices / "GOOD.csv").unlink()
+    assert rl.__main__.main(["doctor", "--raw-data-dir", str(prices)]) == OK
+    assert "holds no price file, so none was read" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_not_there_or_a_bad_instruments_file_is_refused_before_any_check(prices, capsys):
+    assert rl.__main__.main(["doctor", "--raw-data-dir", str(prices / "none")]) == DATA
+    instruments = prices / "i.yaml"
+    instruments.write_text("instruments: {A: {lotsize: 1}}\n")
+    assert (
+        rl.__main__.main(["doctor", "--raw-data-dir", str(prices), "--instruments", str(instruments)])
+        == USAGE
+    )
+    assert "did you mean lot_size?" in capsys.readouterr().err

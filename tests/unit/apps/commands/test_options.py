@@ -92,7 +92,30 @@ def test_an_abbreviation_is_refused_since_the_next_option_could_change_its_meani
     with pytest.raises(SystemExit) as ended:
         parser().parse_args(arguments)
     assert ended.value.code == 2
-    assert "unrecognized arguments" in capsys.readouterr().err
+    (given,) = [word for word in arguments if word.startswith("--")]
+    assert f"there is no option {given}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("parser", "arguments", "says"),
+    [
+        (rl_parser, ["gat"], "gate, doctor, schema; did you mean gate?"),
+        (rl_parser, ["models", "--jsn"], "there is no option --jsn; did you mean --json?"),
+        (rl_parser, ["--json", "models"], "--json goes behind the command: python -m rl models --json …"),
+        (rl_parser, ["process", "Nifty_15"], "'Nifty_15' is not expected here; did you mean --symbols Nifty_15?"),
+        (training_parser, ["--simbols", "A"], "there is no option --simbols; did you mean --symbols?"),
+        (training_parser, ["--simbols=A"], "there is no option --simbols; did you mean --symbols?"),
+        (training_parser, ["A"], "'A' is not expected here; did you mean --symbols A?"),
+        (backtest_parser, ["--split", "tset"], "train, all; did you mean test?"),
+        (backtest_parser, ["--qqqq"], "there is no option --qqqq; see run_backtest.py --help"),
+    ],
+)  # fmt: skip
+def test_a_slip_is_answered_with_the_nearest_and_exit_code_2(parser, arguments, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(arguments)
+    assert ended.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert line.endswith(says)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_all_beside_names_is_refused():
 
 
 def test_every_unknown_name_is_answered():
-    with pytest.raises(DataError) as refused:
+    with pytest.raises(UsageError) as refused:
         chosen_symbols(["Nifty_51", "Q", "SPY"], known("Nifty_5", "SPY"), RAW)
     lines = str(refused.value).splitlines()
     assert lines[0] == "Nifty_51: no such symbol in data/raw; did you mean Nifty_5?"
@@ -109,7 +109,7 @@ def test_every_unknown_name_is_answered():
 
 
 def test_of_many_symbols_ten_are_shown():
-    with pytest.raises(DataError) as refused:
+    with pytest.raises(UsageError) as refused:
         chosen_symbols(["Zz"], known(*(f"A{n:02}" for n in range(30))), RAW)
     assert str(refused.value).endswith("A09, …")
 
