@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rl.apps.commands.options import backtest_parser
+from rl.apps.commands.options import backtest_parser, refuse_without_walk_forward
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,6 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _backtest(options: argparse.Namespace) -> int:
+    if options.walk_forward is not None:
+        from rl.apps.commands.walk_forward import walk_forward
+
+        return walk_forward(options)
+    refuse_without_walk_forward(options)
     if options.check_lookahead:
         from rl.apps.commands.check_lookahead import check_for_lookahead
 

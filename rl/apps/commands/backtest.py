@@ -78,7 +78,7 @@ def backtest(options: argparse.Namespace) -> int:
             for name, error in known.unusable.items():
                 console.problem(name, error)
         if options.process_data:
-            symbols = _process(symbols, known, book, options, console)
+            symbols = brought_up_to_date(symbols, known, book, options, console)
         done: list[tuple[SymbolResult, Bars]] = []
         with_model = 0
         for symbol in symbols:
@@ -98,7 +98,7 @@ def backtest(options: argparse.Namespace) -> int:
         if options.dry_run:
             console.result(f"Dry run: {counted(with_model, 'symbol')} would be tested; nothing was.")
         elif done:
-            _report(done, config, options, console)
+            report(done, config, options, console)
     if console.problems:
         return max(error.exit_code for error in console.problems.values())
     if options.strict and not all(result.model["promoted"] for result, _ in done):
@@ -132,13 +132,15 @@ def _symbols_with_models(options: argparse.Namespace, known: KnownSymbols) -> li
     return with_model
 
 
-def _process(
+def brought_up_to_date(
     symbols: list[str],
     known: KnownSymbols,
     book: InstrumentBook,
     options: argparse.Namespace,
     console: Console,
 ) -> list[str]:
+    """Process raw files that are new or changed, and say so; return the symbols that are ready."""
+
     def told(outcome: ProcessOutcome) -> None:
         console.event("processed", symbol=outcome.symbol, action=outcome.action, seconds=outcome.seconds)
         if outcome.action != "unchanged":
@@ -294,12 +296,13 @@ def _model_facts(found: Found) -> dict[str, Any]:
     }
 
 
-def _report(
+def report(
     done: list[tuple[SymbolResult, Bars]],
     config: BacktestConfig,
     options: argparse.Namespace,
     console: Console,
 ) -> None:
+    """Print the report, and write every file the options ask for."""
     results = [result for result, _ in done]
     portfolio = portfolio_figures(results)
     how = HowMade(command=shlex.join(["python", *sys.argv]), config=config.model_dump(mode="json"))
