@@ -35,7 +35,7 @@ def walk(place: Workplace, *arguments: str) -> Finished:
 
 @pytest.fixture(scope="module")
 def walked(place) -> Finished:
-    done = walk(place)
+    done = walk(place, "--actions-file", str(place.root / "a.csv"))
     assert done.code == 0, done.err
     return done
 
@@ -145,7 +145,6 @@ def test_later_bars_change_nothing_of_a_finished_fold_nor_of_its_stretch(place, 
     assert [fold["weights"] for fold in found] == [fold["weights"] for fold in mine]
     assert found[1]["buy_and_hold"] != mine[1]["buy_and_hold"]
     # The position is closed at the first bar that differs, so the result there may; what led up to it may not.
-    assert walk(place, "--actions-file", str(place.root / "a.csv")).code == 0
     one, two = ((folder / "a.csv").read_text().splitlines() for folder in (place.root, tmp_path))
     stretch = next(number for number, line in enumerate(one) if end in line)
     assert one[:stretch] == two[:stretch]
@@ -170,7 +169,29 @@ def test_what_makes_no_sense_is_refused_before_anything_is_done(tmp_path, argume
     assert not (tmp_path / "reports").exists()
 
 
-def test_windows_too_short_for_the_plan_name_the_fold(place):
-    done = place.backtest("--symbols", SYMBOL, "--walk-forward", "4s/4s", "--stages", "ppo", *PLAN)
+def test_windows_too_short_for_the_plan_name_the_fold_before_any_look_is_counted(place, tmp_path):
+    reports = ("--reports-dir", str(tmp_path))
+    done = place.backtest("--symbols", SYMBOL, "--walk-forward", "4s/4s", "--stages", "ppo", *PLAN, *reports)
     assert done.code == 4
     assert "fold 1 of" in done.err
+    assert not (tmp_path / "evidence_ledger.jsonl").exists()
+
+
+def test_an_interruption_says_what_is_finished_and_how_to_go_on(place, walked, monkeypatch):
+    """Ctrl-C where the second fold begins: the first is kept, and the same command trains only the second."""
+    from rl.apps.commands import walk_forward as command
+
+    kept = next(iter((place.reports / "walk_forward" / SYMBOL).iterdir()))
+    whole = command.train_fold
+
+    def interrupted(work, listener):
+        if work.fold.number == 2:
+            raise KeyboardInterrupt
+        return whole(work, listener)
+
+    monkeypatch.setattr(command, "train_fold", interrupted)
+    monkeypatch.setattr(command, "is_finished", lambda work: work.fold.number == 1)
+    done = walk(place)
+    assert done.code == 130
+    assert "1 of 2 folds are finished and will not be trained again; go on with: python" in done.err
+    assert kept.is_dir()

@@ -37,7 +37,15 @@ from rl.reporting.backtest_report import checked_report_files
 from rl.reporting.walk_forward_words import headline_of
 from rl.stages.backtest_looks import conclude_look, count_look, todays_rules
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
-from rl.stages.fold_training import FoldWork, TrainedFold, is_finished, trade_stretch, train_fold, works_of
+from rl.stages.fold_training import (
+    FoldWork,
+    TrainedFold,
+    fold_data,
+    is_finished,
+    trade_stretch,
+    train_fold,
+    works_of,
+)
 from rl.stages.null_bank import refuse_if_nulls_pass
 from rl.stages.plan import FULL, STAGES, Plan, load_plan
 from rl.stages.sequence import check_learners
@@ -149,6 +157,9 @@ def _walked(
     spent = _spent(bars, plan, folds)
     for line in _announced(bars, works, asked.lengths, spent, note):
         console.say(line)
+    for work in works:
+        with _named(work, len(works)):
+            fold_data(work)
     if is_dry:
         return None
     span, capital = (folds[0].start, folds[-1].stop), asked.config.initial_capital
@@ -224,12 +235,19 @@ def _trained(works: Sequence[FoldWork], root: Path, console: Console) -> list[Tr
             was_finished = is_finished(work)
             what = "is finished" if was_finished else "is trained"
             console.say(f"[{work.fold.number}/{len(works)}] {symbol}: fold {work.fold.number} {what}")
-            try:
+            with _named(work, len(works)):
                 found.append(train_fold(work, listener))
-            except StagegateError as error:
-                raise type(error)(f"fold {work.fold.number} of {len(works)}: {error}") from error
             console.event("fold_done", symbol=symbol, fold=work.fold.number, **found[-1].record)
         return found
+
+
+@contextmanager
+def _named(work: FoldWork, count: int) -> Generator[None]:
+    """Say of an error which fold it came from."""
+    try:
+        yield
+    except StagegateError as error:
+        raise type(error)(f"fold {work.fold.number} of {count}: {error}") from error
 
 
 @contextmanager
