@@ -271,6 +271,7 @@ def _record(work: FoldWork) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        # None yet, or one that cannot be read: its fold is trained again, to the same models.
         return None
     if not isinstance(record, dict) or record.get("identity") != work.identity:
         return None

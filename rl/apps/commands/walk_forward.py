@@ -73,6 +73,8 @@ class _Asked:
     root: Path
     ledger: EvidenceLedger
     adapts: bool
+    bars: bool
+    """Whether progress is drawn as a bar."""
 
 
 def walk_forward(options: argparse.Namespace) -> int:
@@ -105,6 +107,7 @@ def walk_forward(options: argparse.Namespace) -> int:
         root=options.reports_dir / FOLDS,
         ledger=EvidenceLedger(options.reports_dir / LEDGER_NAME),
         adapts=not options.no_adapt,
+        bars=sys.stderr.isatty() and not (options.json or options.quiet),
     )
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     with RunLog(options.reports_dir / "runs" / f"{stamp}-walk-forward" / "run.jsonl") as log:
@@ -166,7 +169,7 @@ def _walked(
     # Before anything is trained: the gates of later folds look at bars of earlier folds' stretches.
     subject = f"walk-forward {works[-1].identity} {capital!r}" + ("" if asked.adapts else " not adapted")
     look = count_look(asked.ledger, bars, "test", span, subject=subject, stage=SPLIT)
-    trained = _trained(works, asked.root, console)
+    trained = _trained(works, asked.root, TrainingListener(console, bars=asked.bars), console)
     rules, notes = todays_rules(trained[0].found.checkpoint, instrument)
     market = Predictor(trained[0].found.checkpoint).market(bars, table)
     scheme = plan.environment.action_scheme
@@ -223,10 +226,11 @@ def _walked(
     )
 
 
-def _trained(works: Sequence[FoldWork], root: Path, console: Console) -> list[TrainedFold]:
+def _trained(
+    works: Sequence[FoldWork], root: Path, listener: TrainingListener, console: Console
+) -> list[TrainedFold]:
     """Train every fold that is not finished, one after the other."""
     symbol = works[0].bars.symbol
-    listener = TrainingListener(console, bars=sys.stderr.isatty())
     with symbol_lock(root, symbol, run=works[-1].identity[:16]) as left_behind, _told_how_to_go_on(works):
         if left_behind:
             console.say(f"{symbol}: {left_behind}")
