@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rl.apps.commands.options import backtest_parser
+from rl.apps.commands.options import backtest_parser, refuse_without_walk_forward
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,6 +22,11 @@ def _backtest(options: argparse.Namespace) -> int:
         from rl.apps.commands.print_config import print_backtest_settings
 
         return print_backtest_settings(options)
+    if options.walk_forward is not None:
+        from rl.apps.commands.walk_forward import walk_forward
+
+        return walk_forward(options)
+    refuse_without_walk_forward(options)
     if options.check_lookahead:
         from rl.apps.commands.check_lookahead import check_for_lookahead
 

@@ -195,7 +195,7 @@ def training(sizes: Sizes) -> Iterator[Comparison]:
             from benchmarks import sb3_peer
 
             if shape.shares_lanes:
-                envs = sb3_peer.LanesForSB3(lanes_of(market, shape.lanes))
+                envs = sb3_peer.lanes_for_sb3(lanes_of(market, shape.lanes))
                 notes.append("Stable-Baselines3 is given our vector environment; its own would be slower.")
             else:
                 envs = sb3_peer.several([lambda: single_env(market)] * shape.lanes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -171,6 +171,49 @@ def split_bars(bars: Bars, plan: SplitPlan, embargo_bars: int) -> Splits:
         windows.append(Window(name, start, max(start, stop)))
     _require_enough(bars, windows, embargo_bars)
     return Splits(*windows, boundaries=_boundaries(bars, windows))
+
+
+def split_before(bars: Bars, plan: SplitPlan, embargo_bars: int, test_start: int) -> Splits:
+    """Divide the bars before a stretch into train, validation and promotion; the stretch itself is the test window.
+
+    For walk-forward, where stretches follow one another without a gap: the embargo before the stretch is therefore
+    taken from the end of promotion, and not from the stretch.
+
+    Args:
+        bars: Window and stretch, nothing later.
+        plan: Shares of the first three windows, to one another; its share of test and its dates have no part.
+        embargo_bars: Bars to leave out between windows.
+        test_start: First bar of the stretch, which begins a session.
+
+    Raises:
+        ConfigError: The plan contradicts itself.
+        DataError: A window would have fewer than 2 sessions or 20 bars.
+    """
+    if problems := replace(plan, dates=None).problems():
+        raise ConfigError("The data cannot be split as configured:\n  " + "\n  ".join(problems))
+    session_starts = np.append(0, np.flatnonzero(np.diff(bars.session)) + 1)
+    known = math.fsum((plan.train, plan.validation, plan.promotion))
+    shares = (plan.train / known, (plan.train + plan.validation) / known)
+    cuts = [0, *(int(test_start * share + 1e-6) for share in shares), test_start]
+    cuts = [_next_start(session_starts, cut, test_start) for cut in cuts]
+    windows = []
+    for place, name in enumerate(WINDOW_NAMES[:3]):
+        start, stop = cuts[place], cuts[place + 1]
+        if place:
+            start = _next_start(session_starts, start + embargo_bars, test_start)
+        if place == 2:
+            whole = int(np.searchsorted(session_starts, stop - embargo_bars, side="right")) - 1
+            stop = int(session_starts[max(whole, 0)])
+        windows.append(Window(name, start, max(start, stop)))
+    windows.append(Window("test", test_start, len(bars)))
+    _require_enough(bars, windows, embargo_bars)
+    return Splits(*windows, boundaries=_boundaries(bars, windows))
+
+
+def longest_embargo_before(bars: Bars, plan: SplitPlan, test_start: int) -> int:
+    """Return the longest embargo `split_before` can afford, as `longest_embargo` does."""
+    windows = split_before(bars, plan, 0, test_start).windows[1:3]
+    return int(LARGEST_EMBARGO_SHARE * min(len(window) for window in windows))
 
 
 def longest_embargo(bars: Bars, plan: SplitPlan) -> int:

@@ -22,6 +22,14 @@ from rl.market.bars import Bars
 from rl.reporting.adaptation_report import adaptation_figures
 from rl.reporting.backtest_words import what_is_shown
 from rl.reporting.tables import SYNTHETIC_PREFIX, csv_text, number, percent, table_lines, whole
+from rl.reporting.walk_forward_words import (
+    days_of,
+    headline_of,
+    section,
+    verdict_in_words,
+    what_it_does_not_show,
+    what_it_shows,
+)
 from rl.stages.gates import Verdict
 from rl.trading.kernel import LATE_SESSION_END, NO_FEATURES, ORDER, REASONS
 from rl.trading.ledger import LOG_BAR, LOG_PRICE, LOG_REASON
@@ -77,11 +85,19 @@ def headline(results: Sequence[SymbolResult]) -> str:
         and result.replay.equity[-1] > (result.baselines["buy_and_hold"].get("final_equity") or 0.0)
     ]
     seen = sorted({result.span["split"] for result in results if result.span["seen_in_training_or_choosing"]})
+    walked = [result for result in results if result.background.get("walk_forward")]
     parts = [
-        f"{len(promoted)} of {len(results)} models were promoted on evidence"
-        + (f" ({', '.join(promoted)})" if promoted else "")
-        + "."
+        f"{result.symbol}: {headline_of(result.background['walk_forward'])}"
+        if len(results) > 1
+        else headline_of(result.background["walk_forward"])
+        for result in walked
     ]
+    if not walked:
+        parts.append(
+            f"{len(promoted)} of {len(results)} models were promoted on evidence"
+            + (f" ({', '.join(promoted)})" if promoted else "")
+            + "."
+        )
     if seen:
         parts.append(
             f"IN-SAMPLE: the {', '.join(seen)} window was seen in training or choosing; these figures prove nothing."
@@ -129,10 +145,12 @@ def _symbol_text(result: SymbolResult) -> list[str]:
         lines.append(
             f"  RUINED   on {span['ruined_on']}: equity fell to the ruin level; the account stands still from there"
         )
-    if model["headline"]:
+    if model["headline"] and not result.background.get("walk_forward"):
         lines.append(f"  WARNING  {model['headline']}")
     lines += [f"  note     {note}" for note in result.notes]
     lines += ["", *_comparison(result), ""]
+    if told := result.background.get("walk_forward"):
+        lines += [*section(told), ""]
     lines += [
         f"  Sharpe {number(figures['sharpe_ratio'])}, {percent(result.confidence, 0)} interval "
         f"{number(figures['sharpe_low'])} to {number(figures['sharpe_high'])}; "
@@ -276,12 +294,25 @@ def _symbol_json(result: SymbolResult) -> dict[str, Any]:
         **result.breakdown,
         "price_stretch": result.stretch.as_dict(result.bars),
         "latest_trades": result.trades,
+        "walk_forward": _walk_forward_json(background.get("walk_forward")),
         "windows": background.get("windows", {}),
         "stages": [_stage_json(stage) for stage in background.get("stages", [])],
         "experts": background.get("experts"),
         "data_quality": background.get("data_quality"),
         "plan": background.get("plan"),
         "notes": list(result.notes),
+    }
+
+
+def _walk_forward_json(told: dict[str, Any] | None) -> dict[str, Any] | None:
+    if told is None:
+        return None
+    folds = [{**row, "judged": verdict_in_words(row), **days_of(row)} for row in told["folds"]]
+    return {
+        **told,
+        "folds": folds,
+        "shows": what_it_shows(told),
+        "does_not_show": what_it_does_not_show(told),
     }
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from rl.backtest.result import SymbolResult
 from rl.reporting.tables import SYNTHETIC_PREFIX, number, percent
 
+WALK_FORWARD = "walk-forward"
+"""What the span of a walk-forward is called."""
+
 
 def what_is_shown(result: SymbolResult) -> list[str]:
     """Return the verdict on one symbol: promoted or not, what it earned beside holding, what chance can explain."""
+    told = result.background.get("walk_forward")
     return [
         *_warnings(result),
-        _promotion(result),
+        *([] if told else [_promotion(result)]),
         _earned(result),
         _beyond_chance(result),
         *_cost_it_bears(result),
@@ -44,6 +48,8 @@ def _earned(result: SymbolResult) -> str:
     held = result.baselines["buy_and_hold"]["total_return"]
     whole = span["split"] == "all"
     window = "all windows together" if whole else f"{span['split']} window"
+    if span["split"] == WALK_FORWARD:
+        window = "all stretches together"
     look = (
         f" (look {span['looks']} at {'the test window inside' if whole else 'it'})" if span["looks"] else ""
     )

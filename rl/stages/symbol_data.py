@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,7 +18,7 @@ from rl.features.scaler import FeatureScaler
 from rl.market.bars import Bars, readable_label
 from rl.market.calendars import calendar
 from rl.market.instruments import FoundInstrument
-from rl.market.splits import SplitPlan, Splits, longest_embargo, split_bars
+from rl.market.splits import SplitPlan, Splits, longest_embargo, longest_embargo_before, split_bars
 from rl.stages.plan import Plan
 from rl.trading.market_arrays import MarketArrays
 from rl.trading.rules import TradingRules, rules_for
@@ -114,11 +115,19 @@ def embargo_for(plan: Plan, bars: Bars) -> tuple[int, str | None]:
     `auto` is the longest feature look-back: the first feature window of a split then shares no bar with the split
     before. On a short series that would eat the split itself, so it is cut to a fifth of the shortest one.
     """
+    return _embargo(plan, lambda: longest_embargo(bars, split_plan(plan)))
+
+
+def embargo_before(plan: Plan, bars: Bars, test_start: int) -> tuple[int, str | None]:
+    """Return the embargo of a walk-forward's fold, whose stretch begins at a bar; as `embargo_for`."""
+    return _embargo(plan, lambda: longest_embargo_before(bars, split_plan(plan), test_start))
+
+
+def _embargo(plan: Plan, longest: Callable[[], int]) -> tuple[int, str | None]:
     asked = plan.embargo_bars
     if asked != "auto":
         return int(asked), None
-    wanted = longest_lookback_bars()
-    most = longest_embargo(bars, split_plan(plan))
+    wanted, most = longest_lookback_bars(), longest()
     if wanted <= most:
         return wanted, None
     return most, (
@@ -167,13 +176,45 @@ def prepared(
         ConfigError: The plan's windows or features do not fit the bars.
         DataError: A window is too short.
     """
-    symbol = bars.symbol
     embargo, note = embargo_for(plan, bars)
     splits = split_bars(bars, split_plan(plan), embargo)
+    notes = [note] if note else []
+    return prepared_with(
+        bars, table, plan, found, splits=splits, embargo=embargo, notes=notes, data_hash=data_hash
+    )
+
+
+def prepared_with(
+    bars: Bars,
+    table: FeatureTable,
+    plan: Plan,
+    found: FoundInstrument,
+    *,
+    splits: Splits,
+    embargo: int,
+    notes: Sequence[str],
+    data_hash: str,
+) -> SymbolData:
+    """Return `prepared` for windows that are cut already.
+
+    Args:
+        bars: All bars of the symbol.
+        table: All their features.
+        plan: The plan with the symbol's own overrides applied.
+        found: Its instrument.
+        splits: The windows.
+        embargo: Bars left out between them.
+        notes: What is to be said of them.
+        data_hash: Names what the bars were read from.
+
+    Raises:
+        ConfigError: The plan's features do not fit the bars.
+        DataError: The training window has too few bars with features.
+    """
+    symbol = bars.symbol
     names = chosen_features(table, plan.features.include, list(plan.features.exclude), symbol)
     start = first_usable(table.usable, splits.train.start, splits.train.stop, symbol, "train")
     scaler = fitted_scaler(table, names, np.arange(start, splits.train.stop), symbol)
-    notes = [f"instrument: {found.matched}"] + ([note] if note else [])
     return SymbolData(
         symbol=symbol,
         found=found,
@@ -188,7 +229,7 @@ def prepared(
         rules=symbol_rules(plan, found, bar_volatility(bars, (start, splits.train.stop))),
         data_hash=data_hash,
         sessions_per_year=calendar(found.instrument.calendar).sessions_per_year,
-        notes=tuple(notes),
+        notes=(f"instrument: {found.matched}", *notes),
     )
 
 

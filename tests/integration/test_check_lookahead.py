@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rl.apps.commands.backtest import todays_rules
 from rl.backtest.lookahead import PIECES, check_lookahead
 from rl.backtest.lookahead_chain import model_of
 from rl.checkpoints.registry import best_available
@@ -19,6 +18,7 @@ from rl.features.scaler import FeatureScaler
 from rl.market.ingest import read_raw
 from rl.market.instruments import load_instruments
 from rl.market.raw_table import read_table
+from rl.stages.backtest_looks import todays_rules
 from tests.integration.command_line import Finished, Workplace
 
 SYMBOL = "SYN_planted_2"

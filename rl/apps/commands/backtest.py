@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 import shlex
 import sys
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
-
-import numpy as np
 
 from rl.apps.commands.console import Console
 from rl.apps.commands.folders import prepare_files, prepare_folders
@@ -23,21 +19,21 @@ from rl.apps.commands.symbols import (
     symbols_of,
 )
 from rl.backtest.config import BacktestConfig, load_backtest_config
-from rl.backtest.engine import Replay, replay_policy
-from rl.backtest.result import SymbolResult, portfolio_figures, symbol_result
+from rl.backtest.configured_result import configured_result, data_quality
+from rl.backtest.engine import replay_policy
+from rl.backtest.result import SymbolResult, portfolio_figures
 from rl.checkpoints.checkpoint import Checkpoint
 from rl.checkpoints.predictor import Predictor
 from rl.checkpoints.registry import Found, best_available, has_model
-from rl.common.errors import DATA, GATE_STOPPED, OK, CheckpointError, DataError, StagegateError
+from rl.common.errors import DATA, GATE_STOPPED, OK, CheckpointError, StagegateError
 from rl.common.runlog import RunLog
-from rl.common.seeding import generator
 from rl.features.processed_store import Processed, ProcessOutcome, load_processed
 from rl.features.scaler import FeatureScaler
-from rl.market.bars import Bars, readable_label
+from rl.market.bars import Bars
 from rl.market.calendars import calendar
 from rl.market.checks import counted
 from rl.market.instruments import FoundInstrument, InstrumentBook, load_instruments
-from rl.market.splits import WINDOW_NAMES, Splits
+from rl.market.splits import Splits
 from rl.reporting.backtest_report import (
     HowMade,
     checked_report_files,
@@ -45,16 +41,24 @@ from rl.reporting.backtest_report import (
     write_actions,
     write_reports,
 )
-from rl.stages.evaluation import look_subject, named_window
+from rl.stages.backtest_looks import (
+    COUNTED_WINDOWS,
+    WindowLook,
+    conclude_look,
+    count_look,
+    dated_windows,
+    todays_rules,
+    usable_window,
+)
+from rl.stages.evaluation import look_subject
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
 from rl.stages.expert_usage import expert_usage
 from rl.stages.model_files import model_from
 from rl.stages.model_history import stage_history
 from rl.stages.symbol_data import SymbolData
-from rl.stages.trials import conclusions, forgotten_looks, trials_of
+from rl.stages.trials import forgotten_looks, trials_of
 from rl.trading.market_arrays import MarketArrays
-from rl.trading.metrics import session_returns, sharpe_ratio
-from rl.trading.rules import TradingRules, rules_for
+from rl.trading.rules import TradingRules
 
 
 def backtest(options: argparse.Namespace) -> int:
@@ -74,7 +78,7 @@ def backtest(options: argparse.Namespace) -> int:
             for name, error in known.unusable.items():
                 console.problem(name, error)
         if options.process_data:
-            symbols = _process(symbols, known, book, options, console)
+            symbols = brought_up_to_date(symbols, known, book, options, console)
         done: list[tuple[SymbolResult, Bars]] = []
         with_model = 0
         for symbol in symbols:
@@ -94,7 +98,7 @@ def backtest(options: argparse.Namespace) -> int:
         if options.dry_run:
             console.result(f"Dry run: {counted(with_model, 'symbol')} would be tested; nothing was.")
         elif done:
-            _report(done, config, options, console)
+            report(done, config, options, console)
     if console.problems:
         return max(error.exit_code for error in console.problems.values())
     if options.strict and not all(result.model["promoted"] for result, _ in done):
@@ -122,13 +126,15 @@ def _symbols_with_models(options: argparse.Namespace, known: KnownSymbols) -> li
     return with_model
 
 
-def _process(
+def brought_up_to_date(
     symbols: list[str],
     known: KnownSymbols,
     book: InstrumentBook,
     options: argparse.Namespace,
     console: Console,
 ) -> list[str]:
+    """Process raw files that are new or changed, and say so; return the symbols that are ready."""
+
     def told(outcome: ProcessOutcome) -> None:
         console.event("processed", symbol=outcome.symbol, action=outcome.action, seconds=outcome.seconds)
         if outcome.action != "unchanged":
@@ -159,14 +165,13 @@ def _backtest_symbol(
     predictor = Predictor(checkpoint)
     market = predictor.market(bars, processed.features)
     rules, notes = todays_rules(checkpoint, instrument)
-    window, seen = _usable_window(checkpoint, bars, market, config.split)
+    window, seen = usable_window(checkpoint, bars, market, config.split)
     ledger = EvidenceLedger(options.reports_dir / LEDGER_NAME)
-    looks: dict[str, _Look] = {}
-    for name in _COUNTED_WINDOWS.get(config.split, ()):
-        opened, _ = _usable_window(checkpoint, bars, market, name)
-        looks[name] = _count_look(
-            ledger, checkpoint, bars, name, opened, rules, config.initial_capital, adapts=not options.no_adapt
-        )
+    looks: dict[str, WindowLook] = {}
+    for name in COUNTED_WINDOWS.get(config.split, ()):
+        opened, _ = usable_window(checkpoint, bars, market, name)
+        subject = _subject(checkpoint, rules, config.initial_capital, adapts=not options.no_adapt)
+        looks[name] = count_look(ledger, bars, name, opened, subject=subject, stage=checkpoint.stage)
     look = looks.get(config.split) or looks.get("test")
     prepared = predictor.policy_for(
         market,
@@ -184,7 +189,7 @@ def _backtest_symbol(
         capital=config.initial_capital,
     )
     for name, shown in looks.items():
-        _conclude_look(ledger, symbol, shown, replay, market, by_itself=name == config.split)
+        conclude_look(ledger, symbol, shown, replay, market, by_itself=name == config.split)
     trials = trials_of(ledger, symbol)
     notes += forgotten_looks(ledger, options.models_dir, symbol)
     if prepared.note:
@@ -194,46 +199,23 @@ def _backtest_symbol(
             "the raw file has changed since this model was trained; windows are found by their dates"
         )
     return (
-        symbol_result(
+        configured_result(
+            replay,
             bars=bars,
             market=market,
-            window=window,
             rules=rules,
             scheme=checkpoint.action_scheme,
-            replay=replay,
+            config=config,
+            instrument=instrument,
             model=_model_facts(found),
-            span={
-                "from": readable_label(bars, window[0]),
-                "to": readable_label(bars, replay.stop - 1),
-                "ruined_on": readable_label(bars, window[0] + replay.decisions)
-                if replay.was_ruined
-                else None,
-                "split": config.split,
-                "bars": replay.stop - window[0],
-                "sessions": len(np.unique(bars.session[window[0] : replay.stop])),
-                "seen_in_training_or_choosing": seen,
-                "looks": look.attempt if look else None,
-            },
-            instrument={
-                "name": instrument.instrument.name,
-                "asset_class": instrument.instrument.asset_class,
-                "currency": instrument.instrument.currency,
-                "matched": instrument.matched,
-                "rules": rules.as_dict(),
-            },
-            sessions_per_year=calendar(instrument.instrument.calendar).sessions_per_year,
-            generator=generator(config.seed, "random baseline", symbol),
-            random_draws=config.random_baseline_seeds,
-            frontier_bp=config.cost_frontier_bp,
-            confidence=config.report.interval_confidence,
-            listed_trades=config.report.listed_trades,
+            split=config.split,
+            seen=seen,
+            looks=look.attempt if look else None,
             trials=trials.count,
             trial_variance=trials.sharpe_variance,
             notes=notes,
-            price_stretch=config.report.price_stretch,
-            price_stretch_bars=config.report.price_stretch_bars,
             background={
-                "windows": _windows(checkpoint, bars),
+                "windows": dated_windows(checkpoint, bars),
                 "stages": stage_history(options.models_dir, checkpoint),
                 "experts": expert_usage(
                     _symbol_data(checkpoint, processed, market, rules, instrument),
@@ -243,26 +225,12 @@ def _backtest_symbol(
                     split=config.split,
                     seed=config.seed,
                 ),
-                "data_quality": _data_quality(processed),
+                "data_quality": data_quality(processed.meta),
                 "plan": checkpoint.plan,
             },
         ),
         bars,
     )
-
-
-def _windows(checkpoint: Checkpoint, bars: Bars) -> dict[str, dict[str, Any]]:
-    """Return the dates of the model's windows, the test window as far as the bars go."""
-    found = {}
-    for name in WINDOW_NAMES:
-        (start, stop), _ = _window(checkpoint, bars, name)
-        found[name] = {
-            "from": readable_label(bars, start),
-            "to": readable_label(bars, stop - 1),
-            "first_row": start,
-            "bars": stop - start,
-        }
-    return found
 
 
 def _symbol_data(
@@ -291,150 +259,16 @@ def _symbol_data(
     )
 
 
-def _data_quality(processed: Processed) -> dict[str, Any]:
-    """Return what processing the raw file found, without the places of this machine."""
-    meta = processed.meta
-    kept = ("bars", "first_bar", "last_bar", "sessions", "usable_bars", "counts", "notes", "data_hash")
-    return {
-        "raw_file": meta["raw"]["file"],
-        "features": len(meta["features"]),
-        **{name: meta.get(name) for name in kept},
-    }
+def _subject(checkpoint: Checkpoint, rules: TradingRules, capital: float, *, adapts: bool) -> str:
+    """Return what a look is at: whichever file the weights lie in and whichever run made them.
 
-
-_COUNTED_WINDOWS = {"promotion": ("promotion",), "test": ("test",), "all": ("promotion", "test")}
-"""Windows nobody may have seen, by the split that opens them: what was seen there can be chosen by."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Look:
-    """One counted look at a window."""
-
-    purpose: str
-    """promotion or test, as the window."""
-    window: tuple[int, int]
-    """Its first row and the row after its last."""
-    window_hash: str
-    attempt: int
-
-
-def _count_look(
-    ledger: EvidenceLedger,
-    checkpoint: Checkpoint,
-    bars: Bars,
-    name: str,
-    window: tuple[int, int],
-    rules: TradingRules,
-    capital: float,
-    *,
-    adapts: bool,
-) -> _Look:
-    """Write down that a window is about to be opened; return which look at it this is.
-
-    The same weights under the same costs and capital show nothing new and are not counted again, whichever file they
-    lie in and whichever run made it; nor is a champion whose promotion has looked at the window before.
+    A champion whose promotion has looked at the window before is not counted again either.
     """
     subject = look_subject(model_from(checkpoint), rules, capital)
     # Only a stage-3 model has a recipe to adapt by; to any other, the choice makes no difference.
     if not adapts and checkpoint.trading.get("adaptation") is not None:
         subject += " not adapted"
-    window_hash, span = named_window(bars, *window)
-    attempt = ledger.record(
-        checkpoint.symbol, window_hash, name, subject=subject, span=span, stage=checkpoint.stage
-    )
-    return _Look(purpose=name, window=window, window_hash=window_hash, attempt=attempt)
-
-
-def _conclude_look(
-    ledger: EvidenceLedger,
-    symbol: str,
-    look: _Look,
-    replay: Replay,
-    market: MarketArrays,
-    *,
-    by_itself: bool,
-) -> None:
-    """Write down the Sharpe ratio of the window's sessions that was seen: what looked at a window is a trial.
-
-    A look that a gate has judged is a trial already. So is one that a backtest has concluded, where the window is now
-    only a part of what was replayed: there the account enters it with what it made of the bars before, and shows
-    another ratio than the window by itself.
-    """
-    if any(
-        not by_itself or "sharpe_per_session" not in line
-        for line in conclusions(ledger, symbol, look.purpose, look.window_hash, look.attempt)
-    ):
-        return
-    session = market.session[replay.start : replay.stop]
-    inside = np.isin(np.unique(session), market.session[slice(*look.window)])
-    returns = session_returns(replay.equity, session, replay.capital)[inside]
-    ratio = sharpe_ratio(returns, 1.0)
-    ledger.conclude(
-        symbol,
-        look.window_hash,
-        look.purpose,
-        look.attempt,
-        sharpe_per_session=ratio if math.isfinite(ratio) else None,
-        sessions=len(returns),
-    )
-
-
-def todays_rules(checkpoint: Checkpoint, instrument: FoundInstrument) -> tuple[TradingRules, list[str]]:
-    """Return today's costs with the model's own exits and sizing, and a note on every cost that differs now."""
-    trained = TradingRules(**checkpoint.trading["rules"])
-    now = rules_for(instrument.instrument, exposure=trained.exposure, bar_volatility=trained.bar_volatility)
-    own = {
-        name: getattr(trained, name)
-        for name in (
-            "ruin_level",
-            "stop_loss",
-            "take_profit",
-            "trailing_stop",
-            "exits_in_atr",
-            "weight_log_equity",
-            "weight_drawdown",
-            "weight_turnover",
-        )
-    }
-    rules = replace(now, **own)
-    changed = [
-        f"{name} {getattr(trained, name):g} -> {getattr(rules, name):g}"
-        for name in TradingRules.__dataclass_fields__
-        if getattr(trained, name) != getattr(rules, name)
-    ]
-    return rules, ([f"costs or limits differ from training: {', '.join(changed)}"] if changed else [])
-
-
-def _window(checkpoint: Checkpoint, bars: Bars, split: str) -> tuple[tuple[int, int], bool]:
-    """Return the rows of a split as the checkpoint dates it, and whether training or choosing has seen them.
-
-    Bars later than the file the model was trained on belong to the test window: nobody has seen them.
-    """
-    splits = Splits.from_boundaries(bars, checkpoint.splits)
-    if split == "all":
-        return (0, len(bars)), True
-    window = getattr(splits, split)
-    stop = window.stop
-    if split == "test" and _ended_with_the_data(checkpoint):
-        stop = len(bars)
-    return (window.start, stop), split != "test"
-
-
-def _usable_window(
-    checkpoint: Checkpoint, bars: Bars, market: MarketArrays, split: str
-) -> tuple[tuple[int, int], bool]:
-    """Return `_window`, begun at the first bar with all features defined."""
-    (start, stop), seen = _window(checkpoint, bars, split)
-    usable = start + np.flatnonzero(market.tradable[start:stop])
-    if len(usable) < 2:
-        raise DataError(f"{checkpoint.symbol}: the {split} window has no bar with all features defined")
-    return (int(usable[0]), stop), seen
-
-
-def _ended_with_the_data(checkpoint: Checkpoint) -> bool:
-    """Return True where the test window ran to the last bar there was, so that later bars belong to it."""
-    last, end = checkpoint.splits["test"]["last"], checkpoint.splits.get("data_end")
-    return end is not None and datetime.fromisoformat(last) == datetime.fromisoformat(end)
+    return subject
 
 
 def _model_facts(found: Found) -> dict[str, Any]:
@@ -456,12 +290,13 @@ def _model_facts(found: Found) -> dict[str, Any]:
     }
 
 
-def _report(
+def report(
     done: list[tuple[SymbolResult, Bars]],
     config: BacktestConfig,
     options: argparse.Namespace,
     console: Console,
 ) -> None:
+    """Print the report, and write every file the options ask for."""
     results = [result for result, _ in done]
     portfolio = portfolio_figures(results)
     how = HowMade(command=shlex.join(["python", *sys.argv]), config=config.model_dump(mode="json"))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rl import __version__
-from rl.apps.commands.backtest import backtest_config, todays_rules
+from rl.apps.commands.backtest import backtest_config
 from rl.apps.commands.console import Console
 from rl.apps.commands.folders import prepare_files, prepare_folders
 from rl.apps.commands.options import wants_all
@@ -23,6 +23,7 @@ from rl.market.instruments import FoundInstrument, load_instruments
 from rl.market.raw_table import read_table
 from rl.reporting.backtest_report import checked_report_files
 from rl.reporting.lookahead_report import lookahead_text
+from rl.stages.backtest_looks import todays_rules
 
 
 def check_for_lookahead(options: argparse.Namespace) -> int:

@@ -165,7 +165,9 @@ def backtest_parser() -> argparse.ArgumentParser:
             "  python run_backtest.py --process-data --report-file r.txt\n"
             "  python run_backtest.py --symbols Nifty_15 --report-file r.txt --report-file r.json\n"
             "  python run_backtest.py --symbols SPY --split validation --stage ppo --actions-file actions.csv\n"
-            "  python run_backtest.py --symbols SPY --check-lookahead\n\n" + EXIT_CODES
+            "  python run_backtest.py --symbols SPY --check-lookahead\n"
+            "  python run_backtest.py --symbols SPY --walk-forward 2y/3m --report-file r.html\n\n"
+            + EXIT_CODES
         ),
     )
     what = parser.add_argument_group("what to test")
@@ -206,6 +208,7 @@ def backtest_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--process-data", action="store_true", help="process raw files that are new or changed first"
     )
+    _walk_forward(parser.add_argument_group("walk-forward"))
     where = parser.add_argument_group("where results go")
     where.add_argument(
         "--report-file",
@@ -236,6 +239,44 @@ def backtest_parser() -> argparse.ArgumentParser:
     )
     _output(parser)
     return parser
+
+
+def _walk_forward(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--walk-forward",
+        default=None,
+        metavar="WINDOW/STEP",
+        help="train on each WINDOW, trade the STEP after it, move on by STEP, and report all stretches as one account: "
+        "2y/3m (y m w d), 250s/60s (sessions) or 50%%/10%% (of all sessions)",
+    )
+    group.add_argument(
+        "--plan",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help=f"the plan every model is trained by (default: {PLAN_FILE})",
+    )
+    group.add_argument(
+        "--plan-set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="plan_overrides",
+        help="override one key of the plan; may be repeated",
+    )
+    group.add_argument(
+        "--profile",
+        default=None,
+        metavar="NAME",
+        help="of the plan: full, or quick for a short run (default: full)",
+    )
+    group.add_argument(
+        "--stages",
+        nargs="+",
+        default=None,
+        metavar="STAGE",
+        help="ppo moe maml, from ppo on (default: all three)",
+    )
 
 
 def rl_parser() -> argparse.ArgumentParser:
@@ -598,6 +639,27 @@ def refuse_without_full(options: argparse.Namespace) -> None:
         )
     if options.full and options.skip_learning:
         raise UsageError("--full measures learning and nothing else; leave out --skip-learning")
+
+
+def refuse_without_walk_forward(options: argparse.Namespace) -> None:
+    """Refuse options of a backtest that say how to train, where nothing is trained.
+
+    Raises:
+        UsageError: One was given.
+    """
+    from rl.common.errors import UsageError
+
+    asked = {
+        "--plan": options.plan,
+        "--plan-set": options.plan_overrides,
+        "--profile": options.profile,
+        "--stages": options.stages,
+    }
+    if given := [name for name, value in asked.items() if value]:
+        raise UsageError(
+            f"{given[0]} belongs to --walk-forward, for a backtest trains nothing; add --walk-forward WINDOW/STEP such "
+            "as 2y/3m, or leave it out"
+        )
 
 
 def chosen_stages(asked: Sequence[str] | None) -> tuple[str, ...]:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from rl.apps.commands.backtest import todays_rules
 from rl.backtest.engine import replay_policy
 from rl.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from rl.checkpoints.predictor import META_WEIGHTS, Predictor
 from rl.envs.vector_env import VectorTradingEnv
 from rl.features.scaler import FeatureScaler
 from rl.policies.actor_critic import ActorCritic
+from rl.stages.backtest_looks import todays_rules
 from rl.stages.evaluation import packed, replay_on
 from rl.stages.evidence import EvidenceLedger
 from rl.stages.maml_stage import MetaTraining

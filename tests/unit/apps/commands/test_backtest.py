@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rl.apps.commands.backtest import _conclude_look, _Look, _model_facts, _window, todays_rules
+from rl.apps.commands.backtest import _model_facts
 from rl.backtest.engine import replay_actions
 from rl.checkpoints.checkpoint import Checkpoint
 from rl.checkpoints.registry import best_available
 from rl.market.instruments import Commission, FoundInstrument
+from rl.stages.backtest_looks import WindowLook, conclude_look, todays_rules, window_of
 from rl.stages.evidence import EvidenceLedger
 from rl.stages.gates import Verdict
 from rl.stages.model_files import checkpoint_of, write_model
@@ -62,13 +63,13 @@ def stored(data: SymbolData, plan=PLAN, **options) -> Checkpoint:
 )
 def test_windows_are_those_the_model_was_trained_with(data, split, window, is_seen):
     # 40 sessions of 25 bars, split 60 / 15 / 10 / 15.
-    assert _window(stored(data), data.bars, split) == (window, is_seen)
+    assert window_of(stored(data), data.bars, split) == (window, is_seen)
 
 
 def test_bars_that_came_later_belong_to_the_test_window_since_nobody_has_seen_them(data):
     longer = edge_bars(sessions=50)
-    assert _window(stored(data), longer, "test") == ((850, 1250), False)
-    assert _window(stored(data), longer, "promotion") == ((750, 850), True)
+    assert window_of(stored(data), longer, "test") == ((850, 1250), False)
+    assert window_of(stored(data), longer, "promotion") == ((750, 850), True)
 
 
 def test_a_test_window_that_ended_before_the_data_did_stays_as_it_was():
@@ -78,12 +79,12 @@ def test_a_test_window_that_ended_before_the_data_did_stays_as_it_was():
     dates = {"validation": days[500], "promotion": days[650], "test": days[750], "end": days[900]}
     plan = small_plan("splits.dates=" + str(dates).replace("'", '"'))
     data = symbol_of(bars, plan)
-    assert _window(stored(data, plan), bars, "test") == ((750, 900), False)
-    assert _window(stored(data, plan), edge_bars(sessions=50), "test") == ((750, 900), False)
+    assert window_of(stored(data, plan), bars, "test") == ((750, 900), False)
+    assert window_of(stored(data, plan), edge_bars(sessions=50), "test") == ((750, 900), False)
 
 
 def test_a_file_that_lost_its_oldest_bars_still_has_the_same_windows(data):
-    assert _window(stored(data), data.bars.slice(200, 1000), "test") == ((650, 800), False)
+    assert window_of(stored(data), data.bars.slice(200, 1000), "test") == ((650, 800), False)
 
 
 # --- costs ----------------------------------------------------------------------------------------------------------
@@ -140,19 +141,19 @@ def concluded(ledger: EvidenceLedger) -> list[tuple[float, int]]:
 def test_of_a_replay_of_all_bars_the_sessions_of_the_opened_window_are_written_down(tmp_path):
     ledger = EvidenceLedger(tmp_path / "ledger.jsonl")
     attempt = ledger.record("EDGE_15", "w", "test", subject="a")
-    look = _Look(purpose="test", window=(6, 10), window_hash="w", attempt=attempt)
+    look = WindowLook(purpose="test", window=(6, 10), window_hash="w", attempt=attempt)
     session = np.repeat(np.arange(5), 2)
     market = market_of_closes([100, 90, 80, 85, 70, 75, 82, 80, 90, 99], session=session)
     longer = replay_actions(market, (0, 10), FREE, 9 * (LONG,), capital=1000.0)
-    _conclude_look(ledger, "EDGE_15", look, longer, market, by_itself=False)
+    conclude_look(ledger, "EDGE_15", look, longer, market, by_itself=False)
     # Two bars a session: the last two sessions end with bars 7 and 9, the one before them with bar 5.
     first, second = np.diff(longer.equity[[5, 7, 9]]) / longer.equity[[5, 7]]
     spread = abs(first - second) / np.sqrt(2)
     assert concluded(ledger) == [(pytest.approx((first + second) / 2 / spread), 2)]
     # By itself the window shows another ratio, because another account enters it; as a part it adds nothing to that.
     alone = replay_actions(market, (6, 10), FREE, 3 * (LONG,), capital=1000.0)
-    _conclude_look(ledger, "EDGE_15", look, alone, market, by_itself=True)
-    _conclude_look(ledger, "EDGE_15", look, longer, market, by_itself=False)
+    conclude_look(ledger, "EDGE_15", look, alone, market, by_itself=True)
+    conclude_look(ledger, "EDGE_15", look, longer, market, by_itself=False)
     ratios = [ratio for ratio, _ in concluded(ledger)]
     assert len(ratios) == 2
     assert ratios[0] != pytest.approx(ratios[1])
