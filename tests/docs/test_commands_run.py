@@ -5,14 +5,16 @@ at a user's, so that this takes a minute and not a day: the prices are made up, 
 a second or two. What is not run says so in the page, above the block: `<!-- not run: why -->`. It and the programs of
 LONG are parsed: the program, its options and its targets exist. A block that ends with another exit code than 0 says
 `<!-- exits 5: why -->`; one that shows a file says `<!-- file: NAME -->`, and that file is written for the commands
-after it.
+after it. Where a word of a command stands for a name of your own, `<!-- not parsed: why -->` says so.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +35,7 @@ from rl.stages.plan import Plan, load_plan
 from tests.builders import DAILY_MINUTES, bars_from_closes
 from tests.docs.pages import ROOT, Block, Shown, blocks, pages, shown_commands
 from tests.integration.command_line import TINY, Finished, finished
+from tools import reference
 
 PROGRAMS: dict[str, Callable[[list[str]], int]] = {
     "run_training.py": run_training.main,
@@ -127,7 +130,7 @@ def program_of(shown: Shown) -> tuple[str, list[str]]:
 
 
 def is_run(shown: Shown) -> bool:
-    return not shown.block.mark.startswith("not run: ") and program_of(shown)[0] not in LONG
+    return not shown.block.mark.startswith(("not run: ", "not parsed: ")) and program_of(shown)[0] not in LONG
 
 
 def expected_exit(block: Block) -> int:
@@ -179,6 +182,8 @@ def problem_of(shown: Shown) -> str | None:
     if name == "-c":
         compile(arguments[0], str(shown), "exec")
         return None
+    if shown.block.mark.startswith("not parsed: "):
+        return None if importlib.util.find_spec(arguments[0]) else f"no such program: {arguments[0]}"
     if name == "benchmarks":
         module = importlib.import_module(arguments[0])
         if hasattr(module, "parse_options"):
@@ -215,14 +220,14 @@ def test_every_command_that_is_not_run_has_a_parser_that_takes_it():
 # --- what is no command ---------------------------------------------------------------------------------------------
 
 
-LANGUAGES = {"", "bash", "yaml", "python", "csv", "json"}
+LANGUAGES = {"", "bash", "yaml", "python", "text"}
 
 
 def test_no_command_hides_in_a_block_that_nobody_runs():
     hidden = [
         f"{block.place}: {line}"
         for block in all_blocks()
-        if block.language in ("", "csv", "json")
+        if block.language == ""
         for line in block.body.splitlines()
         if re.match(r"\s*(make \w|(\.venv/bin/)?python3? (-m|run_|-c))", line)
     ]
@@ -266,3 +271,15 @@ def test_a_command_that_fails_or_does_not_exist_is_noticed(tmp_path, monkeypatch
     shutil.copytree(ROOT / "config", tmp_path / "config")
     assert run(last).code == 4
     assert os.getcwd() == str(tmp_path)
+
+
+def test_every_example_of_every_help_page_is_taken_by_its_parser():
+    found, problems = 0, {}
+    for parser in reference.parsers():
+        for line in re.findall(r"^  (python .*)$", parser.epilog or "", re.MULTILINE):
+            found += 1
+            example = Shown(Block(ROOT / "help", 1, "bash", "", ""), 1, tuple(shlex.split(line)))
+            if problem := problem_of(example):
+                problems[line] = problem
+    assert found >= 10
+    assert problems == {}
