@@ -45,7 +45,9 @@ def main() -> int:
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Return report and picture."""
-    parser = argparse.ArgumentParser(description="Photograph the first screen of an HTML report.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description="Photograph the first screen of an HTML report.", allow_abbrev=False
+    )
     parser.add_argument("report", type=Path, help="the page, as run_backtest.py or run_training.py wrote it")
     parser.add_argument("picture", type=Path, help="the .png to write")
     return parser.parse_args(argv)

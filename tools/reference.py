@@ -89,7 +89,9 @@ def row_of(action: argparse.Action) -> str:
     many = {"+": f"{shown} ...", "*": f"[{shown} ...]", "?": f"[{shown}]"}
     wanted = "" if action.nargs == 0 else many.get(str(action.nargs), shown)
     names = action.option_strings or [shown]
-    flags = ", ".join(f"`{name} {wanted}`" if wanted and action.option_strings else f"`{name}`" for name in names)
+    flags = ", ".join(
+        f"`{name} {wanted}`" if wanted and action.option_strings else f"`{name}`" for name in names
+    )
     return f"| {flags.replace('|', chr(92) + '|')} | {cell((action.help or '').replace('%%', '%'))} |\n"
 
 

@@ -32,7 +32,9 @@ class Block:
     @property
     def place(self) -> str:
         """Page and line."""
-        return f"{self.page.relative_to(ROOT) if self.page.is_relative_to(ROOT) else self.page.name}:{self.line}"
+        return (
+            f"{self.page.relative_to(ROOT) if self.page.is_relative_to(ROOT) else self.page.name}:{self.line}"
+        )
 
 
 @dataclass(frozen=True)

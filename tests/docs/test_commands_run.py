@@ -52,6 +52,16 @@ LONG = {
 }
 """Programs that are parsed only, and why."""
 
+SMALL = (
+    *TINY,
+    # Whatever a stage earns on a random walk in a second, its gate is passed or inconclusive.
+    "training_sequence.stage_1_ppo.success_criteria={min_win_rate: null, min_profit_factor: null, max_drawdown: 1.0}",
+    "training_sequence.stage_2_moe.success_criteria={min_win_rate: null, min_profit_factor: null, max_drawdown: 1.0}",
+    "progression_rules.advancement_criteria={stage_1_to_2: {min_episodes: 0, min_win_rate: null, min_profit_factor: null},"
+    " stage_2_to_3: {min_episodes: 0, min_win_rate: null, min_profit_factor: null}}",
+    "training_params.moe.dense_control=false",
+)
+
 PYTHON = re.compile(r"(\.venv/bin/)?python3?")
 
 
@@ -75,7 +85,9 @@ def write_bars(folder: Path, symbol: str, *, minutes: int, count: int, seed: int
         f"{str(at).replace('T', ' ')},{o:.6f},{h:.6f},{low:.6f},{c:.6f}"
         for at, o, h, low, c in zip(stamps, bars.open, bars.high, bars.low, bars.close, strict=True)
     ]
-    (folder / f"{symbol}.csv").write_text("\n".join(["datetime,open,high,low,close", *rows, ""]), encoding="utf-8")
+    (folder / f"{symbol}.csv").write_text(
+        "\n".join(["datetime,open,high,low,close", *rows, ""]), encoding="utf-8"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +97,7 @@ def user(tmp_path_factory) -> Path:
     shutil.copytree(ROOT / "config", folder / "config")
     for name in ("data/raw", "data/processed", "models", "reports"):
         (folder / name).mkdir(parents=True)
-    small = yaml.safe_dump(nested(TINY))
+    small = yaml.safe_dump(nested(SMALL))
     (folder / "config" / "training_sequence.yaml").write_text(small, encoding="utf-8")
     for profile in (folder / "config" / "plans").iterdir():
         profile.write_text("monitoring: {checkpoint_frequency: 3}\n", encoding="utf-8")
