@@ -76,6 +76,7 @@ def parsers() -> Iterator[argparse.ArgumentParser]:
 
 
 def is_listed(action: argparse.Action) -> bool:
+    """Return False for what no reader has to be told of."""
     return not isinstance(action, argparse._HelpAction) and action.help != argparse.SUPPRESS  # noqa: SLF001
 
 
@@ -139,6 +140,7 @@ def blocks_of(node: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str
 
 
 def settings_row(name: str, node: dict[str, Any]) -> str:
+    """Return a key's row, of its schema, whose description ends with what is allowed and the default."""
     text, _, rest = node.get("description", "").partition("Allowed: ")
     allowed = re.sub(r"\. Default: .*$|\.$", "", rest, flags=re.DOTALL)
     default = "–" if "default" not in node else f"`{json.dumps(node['default'], ensure_ascii=False)}`"
@@ -146,6 +148,7 @@ def settings_row(name: str, node: dict[str, Any]) -> str:
 
 
 def table(rows: Iterable[str]) -> str:
+    """Return the table of a block."""
     return "| Key | Default | Allowed | What it is |\n|---|---|---|---|\n" + "".join(rows)
 
 
