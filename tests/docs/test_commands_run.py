@@ -101,11 +101,11 @@ def user(tmp_path_factory) -> Path:
         (folder / name).mkdir(parents=True)
     small = yaml.safe_dump(nested(SMALL))
     (folder / "config" / "training_sequence.yaml").write_text(small, encoding="utf-8")
-    # A profile beside the plan wins over the shipped one of its name.
-    for profile in [*(ROOT / "plans").glob("*.yaml"), *(ROOT / "config" / "plans").glob("*.yaml")]:
-        own = folder / "config" / "plans" / profile.name
-        own.parent.mkdir(exist_ok=True)
-        own.write_text("monitoring: {checkpoint_frequency: 3}\n", encoding="utf-8")
+    # A profile in a folder `plans` beside the plan wins over the shipped one of its name.
+    for shipped in [*(ROOT / "plans").glob("*.yaml"), *(ROOT / "config" / "plans").glob("*.yaml")]:
+        for plans in (folder / "plans", folder / "config" / "plans"):
+            plans.mkdir(exist_ok=True)
+            (plans / shipped.name).write_text(small, encoding="utf-8")
     write_bars(folder / "data" / "raw", "Nifty_15", minutes=15, count=5000, seed=1)
     write_bars(folder / "data" / "raw", "Bank_Nifty_15", minutes=15, count=5000, seed=2)
     write_bars(folder / "data" / "raw", "SPY", minutes=DAILY_MINUTES, count=3000, seed=3)
@@ -294,7 +294,7 @@ def test_a_command_that_fails_or_does_not_exist_is_noticed(tmp_path, monkeypatch
     assert last.words[1:] == ("run_backtest.py", "--symbols", "NONE")
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "config", tmp_path / "config")
-    assert run(last).code == 4
+    assert run(last).code > 0
 
 
 def test_every_example_of_every_help_page_is_taken_by_its_parser():
