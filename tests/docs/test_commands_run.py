@@ -160,6 +160,7 @@ def run(shown: Shown) -> Finished:
     return finished(PROGRAMS[name], arguments)
 
 
+@pytest.mark.timeout(1800)  # a minute of processor time, on machines that do other things too
 def test_every_command_that_is_shown_does_what_it_says(user, monkeypatch):
     monkeypatch.chdir(user)
     done: set[tuple[str, ...]] = set()
