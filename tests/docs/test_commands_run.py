@@ -1,8 +1,8 @@
 """Every command that README and docs show is run, in the order of the pages, as it is written.
 
 The folder they run in is a user's: configuration, and price files under the names the pages use. Two things are not as
-at a user's, so that this takes a minute and not a day: the prices are made up, and the plan and its profiles train for
-a second or two. What is not run says so in the page, above the block: `<!-- not run: why -->`. It and the programs of
+at a user's, so that this takes a minute and not a day: the prices are made up, and the plan and its profiles train
+the first stage for a second. What is not run says so in the page, above the block: `<!-- not run: why -->`. It and the programs of
 LONG are parsed: the program, its options and its targets exist. A block that ends with another exit code than 0 says
 `<!-- exits 5: why -->`; one that shows a file says `<!-- file: NAME -->`, and that file is written for the commands
 after it. Where a word of a command stands for a name of your own, `<!-- not parsed: why -->` says so.
@@ -61,7 +61,8 @@ SMALL = (
     "progression_rules.advancement_criteria.stage_2_to_3={min_win_rate: null, min_profit_factor: null}",
     "progression_rules.advancement_criteria.stage_1_to_2.min_episodes=0",
     "progression_rules.advancement_criteria.stage_2_to_3.min_episodes=0",
-    "training_params.moe.dense_control=false",
+    # One stage a run: what the other two do is tried elsewhere, and each command here trains again.
+    "progression_rules.auto_progression=false",
 )
 
 PYTHON = re.compile(r"(\.venv/bin/)?python3?")
