@@ -2,10 +2,10 @@
 
 The folder they run in is a user's: configuration, and price files under the names the pages use. Two things are not as
 at a user's, so that this takes less than a minute and not a day: the prices are made up, and the plan and its profiles
-train the first stage for a second. What is not run says so in the page, above the block: `<!-- not run: why -->`. It and
-the programs of LONG are parsed: the program, its options and its targets exist. A block that ends with another exit code
-than 0 says `<!-- exits 5: why -->`; one that shows a file says `<!-- file: NAME -->`, and that file is written for the
-commands after it. Where a word of a command stands for a name of your own, `<!-- not parsed: why -->` says so.
+train the first stage for a second. What is not run says so in the page, above the block: `<!-- not run: why -->`. It
+and the programs of LONG are parsed: the program, its options and its targets exist. A block that ends with another exit
+code than 0 says `<!-- exits 5: why -->`; one that shows a file says `<!-- file: NAME -->`, and that file is written for
+the commands after it. Where a word of a command stands for a name of your own, `<!-- not parsed: why -->` says so.
 """
 
 from __future__ import annotations
