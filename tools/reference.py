@@ -49,7 +49,7 @@ def commands_page() -> str:
         GENERATED
         + "# Commands\n\n"
         + "What `--help` says, on one page. Run the commands from the checkout, with `.venv/bin/python` in place of "
-        + "`python`.\n\nThree more things are started by `make`: `make help` lists them.\n"
+        + "`python`.\n\nSet-up, demo, tests and measurements are started by `make`; `make help` lists them.\n"
     ]
     for parser in parsers():
         parts.append(f"## `{parser.prog if parser.prog.startswith('python') else f'python {parser.prog}'}`\n")
