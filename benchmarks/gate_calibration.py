@@ -374,7 +374,7 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
 
     def markdown(self) -> str:
-        """Return the table as it stands in docs/gates.md."""
+        """Return the table as it stands in docs/why/gates.md."""
         lines = [self.headings, tuple("---" for _ in self.headings)]
         lines += [tuple(cell.text() if isinstance(cell, Rate) else cell for cell in row) for row in self.rows]
         return "\n".join([self.title, "", *("| " + " | ".join(line) + " |" for line in lines)])
@@ -666,7 +666,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gate_calibration",
         description="Simulate what the gates let through on noise and what they find on planted edges: "
-        "the tables of docs/gates.md.",
+        "the tables of docs/why/gates.md.",
     )
     parser.add_argument("--runs", type=int, default=300, help="runs of each cell (default: 300)")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")

@@ -148,7 +148,8 @@ CHECKS: dict[str, Check] = {
         "error",
         _SERIES,
         "Few bars may lie outside the trading hours; many mean that the hours or the time zone are wrong.",
-        "Set label_timezone (zone of times without an offset), label (start or end of the bar) or calendar",
+        "Say what it is, by asset_class or by a folder such as crypto or forex, if it is no stock; else set"
+        " label_timezone (zone of times without an offset), label (start or end of the bar) or calendar",
     ),
     "unfinished_session": Check(
         "warn",

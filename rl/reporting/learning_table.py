@@ -1,4 +1,4 @@
-"""The learning table in Markdown, as `docs/learning.md` shows it, made of what `python -m rl doctor --full` writes."""
+"""The learning table in Markdown, as `docs/why/learning.md` shows it, of what `python -m rl doctor --full` writes."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ LONG_STEPS = 2_600_000
 
 START_STEPS = 100_000
 """Of them spent on the stage 1 that mixture and dense network grow out of. It has learned next to nothing by then: out
-of one that has learned the regimes already, the mixture's experts stay copies (docs/mixture.md, Measured)."""
+of one that has learned the regimes already, the mixture's experts stay copies (docs/why/mixture.md, Measured)."""
 
 LONG_PASSES = 2
 """Passes over each rollout (`k_epochs`) where a learner trains for `LONG_STEPS`, in place of the plan's six, with which

@@ -124,12 +124,12 @@ def differences(written: dict[str, str], existing: dict[str, Any]) -> list[str]:
 
 
 def test_configuration_lists_every_key_of_the_plan_with_its_default():
-    written = settings("configuration.md", "config/training_sequence.yaml")
+    written = settings("reference/configuration.md", "config/training_sequence.yaml")
     assert differences(written, dict(leaves(Plan().as_dict()))) == []
 
 
 def test_configuration_lists_every_key_of_a_backtest_with_its_default():
-    written = settings("configuration.md", "config/backtest.yaml")
+    written = settings("reference/configuration.md", "config/backtest.yaml")
     assert differences(written, dict(leaves(json.loads(BacktestConfig().model_dump_json())))) == []
 
 
@@ -139,24 +139,24 @@ def test_configuration_lists_every_key_of_an_instrument_with_its_default():
     for name, known in Instrument.model_fields.items():
         if known.is_required() and name in existing and name != "asset_class":
             existing[name] = REQUIRED
-    assert differences(settings("configuration.md", "config/instruments.yaml"), existing) == []
+    assert differences(settings("reference/configuration.md", "config/instruments.yaml"), existing) == []
 
 
 def test_configuration_lists_every_block_of_an_instruments_file():
-    assert [plain(cell) for cell in the_table("configuration.md", "Block").column("Block")] == list(
+    assert [plain(cell) for cell in the_table("reference/configuration.md", "Block").column("Block")] == list(
         InstrumentsFile.model_fields
     )
 
 
 def test_data_lists_every_check_as_it_runs():
-    written = [(plain(name), *rest) for name, *rest in the_table("data.md", "Check").rows]
+    written = [(plain(name), *rest) for name, *rest in the_table("reference/data.md", "Check").rows]
     assert written == [
         (name, check.default, ", ".join(check.allowed), check.rule) for name, check in CHECKS.items()
     ]
 
 
 def test_data_lists_every_calendar():
-    written = [(plain(name), *rest) for name, *rest in the_table("data.md", "Calendar").rows]
+    written = [(plain(name), *rest) for name, *rest in the_table("reference/data.md", "Calendar").rows]
     assert written == [
         (
             name,
@@ -175,7 +175,7 @@ def test_data_lists_every_feature_with_look_back_regime_and_needs():
         "closes": "needs_closing_hours",
         "hours": "needs_calendar_hours",
     }
-    table = the_table("data.md", "Feature")
+    table = the_table("reference/data.md", "Feature")
     columns = ("Feature", "Look-back", "Regime", "Only where")
     written = list(zip(*(table.column(name) for name in columns), strict=True))
     assert written == [
@@ -191,7 +191,7 @@ def test_data_lists_every_feature_with_look_back_regime_and_needs():
 
 
 def test_markets_lists_every_market_and_what_its_best_policy_earns():
-    name = "markets-with-known-answers.md"
+    name = "why/markets-with-known-answers.md"
     described, earned = (table for table in page(name) if table.columns[0] == "Market")
     assert [plain(cell) for cell in described.column("Market")] == list(MARKETS)
     assert [plain(cell) for cell in earned.column("Market")] == list(MARKETS)
@@ -202,7 +202,7 @@ def test_markets_lists_every_market_and_what_its_best_policy_earns():
 
 
 def test_markets_lists_what_traders_earn_who_end_the_day_flat_or_may_not_short():
-    earned = the_table("markets-with-known-answers.md", "At 0.5 bp")
+    earned = the_table("why/markets-with-known-answers.md", "At 0.5 bp")
     assert [plain(cell) for cell in earned.column("At 0.5 bp")] == list(MARKETS)
     for market, *cells in earned.rows:
         found = [
@@ -214,7 +214,7 @@ def test_markets_lists_what_traders_earn_who_end_the_day_flat_or_may_not_short()
 
 
 def test_look_ahead_lists_every_step_every_planted_leak_and_the_limits():
-    name = "checking-for-look-ahead.md"
+    name = "why/checking-for-look-ahead.md"
     assert [plain(cell) for cell in the_table(name, "Step").column("Step")] == list(PIECES)
     written = [(leak, plain(step), mistake) for leak, step, mistake in the_table(name, "Planted leak").rows]
     assert written == [(leak, planted.piece, planted.mistake) for leak, planted in LEAKS.items()]
@@ -223,7 +223,7 @@ def test_look_ahead_lists_every_step_every_planted_leak_and_the_limits():
 
 
 def test_mixture_lists_the_limit_of_every_collapse():
-    written = the_table("mixture.md", "Collapse")
+    written = the_table("why/mixture.md", "Collapse")
     limits = dict(zip(written.column("Collapse"), map(float, written.column("Limit")), strict=True))
     assert limits == {
         "one-hot gate": specialisation.MONOPOLY,
@@ -237,7 +237,7 @@ def test_mixture_lists_the_limit_of_every_collapse():
 
 def test_learning_lists_every_row_of_the_learning_table_with_its_marks():
     # The task family has a table that begins with a column of this name too.
-    (written,) = (table for table in page("learning.md") if {"Row", "Marks"} <= set(table.columns))
+    (written,) = (table for table in page("why/learning.md") if {"Row", "Marks"} <= set(table.columns))
     assert [plain(cell) for cell in written.column("Row")] == list(ROWS)
     for row, market, cost, steps, marks in written.rows:
         asked = ROWS[plain(row)]

@@ -128,7 +128,7 @@ def test_the_oracle_earns_what_it_should_on_a_planted_edge():
     """A weak edge that is not promoted must not be a mistake in how the oracle is followed."""
     market = generate("planted", 100, seed=3, r2=0.02, rho=0.95)
     replay = replay_sessions(arrays_of(market), (0, 100), rules_at(0.5), oracle_actions(market, 0.5))
-    # An endless run earns 0.618 bp a bar (docs/markets-with-known-answers.md); closing every evening costs a
+    # An endless run earns 0.618 bp a bar (docs/why/markets-with-known-answers.md); closing every evening costs a
     # per cent or two of that, and the standard error over 18,700 bars is 0.044.
     assert np.log(replay.equity[-1] / CAPITAL) / len(market) / 1e-4 == pytest.approx(0.608, abs=0.13)
     last_bars = np.arange(BARS_PER_SESSION - 1, 100 * BARS_PER_SESSION, BARS_PER_SESSION)

@@ -1,4 +1,4 @@
-"""docs/gates.md shows what the commands print: the same tables, by commands that exist."""
+"""docs/why/gates.md shows what the commands print: the same tables, by commands that exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from benchmarks import gate_calibration, promotion_rates
 from benchmarks.gate_calibration import TABLES, Rate, calibration
 
-PAGE = (Path(__file__).parents[3] / "docs" / "gates.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "why" / "gates.md").read_text(encoding="utf-8")
 PARSERS = {
     "benchmarks.gate_calibration": gate_calibration.parse_options,
     "benchmarks.promotion_rates": promotion_rates.parse_options,

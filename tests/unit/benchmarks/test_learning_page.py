@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import mixture_settings, ppo_settings, second_opinion, task_family
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).parents[3] / "docs" / "why"
 PARSERS = {
     "benchmarks.mixture_settings": mixture_settings.parse_options,
     "benchmarks.ppo_settings": ppo_settings.parse_options,
