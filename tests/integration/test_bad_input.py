@@ -383,8 +383,8 @@ def test_a_mistake_in_the_settings_of_a_backtest_is_shown_with_its_place(trained
 @pytest.mark.parametrize(
     ("command", "arguments", "says"),
     [
-        ("train", ["--symbol", "X"], "unrecognized arguments: --symbol X"),
-        ("train", ["--wat"], "unrecognized arguments: --wat"),
+        ("train", ["--symbol", "X"], "there is no option --symbol; did you mean --symbols?"),
+        ("train", ["--wat"], "there is no option --wat; see run_training.py --help"),
         ("train", ["--jobs", "0"], "--jobs: has to be a whole number of at least 1 (got 0)"),
         ("train", ["--seed", "-1"], "--seed: has to be a whole number of at least 0 (got -1)"),
         (
@@ -398,18 +398,26 @@ def test_a_mistake_in_the_settings_of_a_backtest_is_shown_with_its_place(trained
             ["--profile", "quik"],
             "there is no such profile (known: full, quick); did you mean quick?",
         ),
-        ("backtest", ["--wat"], "unrecognized arguments: --wat"),
+        ("backtest", ["--wat"], "there is no option --wat; see run_backtest.py --help"),
         (
             "backtest",
             ["--report-file", "report.pdf"],
             "--report-file report.pdf: the ending has to be one of .txt, .json",
         ),
         ("backtest", ["--report-file", "report"], "the ending has to be one of .txt, .json"),
-        ("backtest", ["--split", "tset"], "--split: invalid choice: 'tset'"),
-        ("backtest", ["--stage", "pppo"], "--stage: invalid choice: 'pppo'"),
+        (
+            "backtest",
+            ["--split", "tset"],
+            "--split: 'tset' is not one of test, promotion, validation, train, all; did you mean test?",
+        ),
+        (
+            "backtest",
+            ["--stage", "pppo"],
+            "--stage: 'pppo' is not one of best, final, ppo, moe, maml; did you mean ppo?",
+        ),
         ("backtest", ["--initial-capital", "-5"], "--initial-capital: has to be a number above 0 (got -5)"),
         ("backtest", ["--initial-capital", "nan"], "has to be a number above 0 (got nan)"),
-        ("process", ["--wat"], "unrecognized arguments: --wat"),
+        ("process", ["--wat"], "there is no option --wat; see python -m rl process --help"),
     ],
 )
 def test_a_wrong_option_is_named_with_what_is_allowed(trained, command, arguments, says):
@@ -455,7 +463,8 @@ def test_a_made_up_market_that_cannot_be_made_is_refused(tmp_path, monkeypatch, 
 def test_an_unknown_command_is_answered_with_those_there_are():
     done = finished(rl.__main__.main, ["proces"])
     assert done.code == USAGE
-    assert "'process', 'synth'" in done.err
+    assert "'proces' is not one of process, synth, " in done.err
+    assert done.err.endswith("did you mean process?\n")
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
@@ -615,7 +624,7 @@ def test_exit_codes_and_streams_are_those_of_a_real_process(trained):
     assert (wrong.returncode, wrong.stdout) == (USAGE, "")
     assert wrong.stderr.startswith("error: '../x' cannot be a symbol")
     unknown = real(["run_backtest.py", *trained.folders(), "--symbols", "SYN_plantd_2"])
-    assert (unknown.returncode, unknown.stdout) == (DATA, "")
+    assert (unknown.returncode, unknown.stdout) == (USAGE, "")
     assert unknown.stderr.startswith("error: SYN_plantd_2: no such symbol")
     assert "Traceback" not in wrong.stderr + unknown.stderr
 

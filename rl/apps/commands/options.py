@@ -75,9 +75,11 @@ class _Parser(argparse.ArgumentParser):
             )
         if verb is not None and any(command.knows(name) for command in self.commands.values()):
             return f"{name} goes behind the command: {self.prog} {verb} {name} …"
-        close = nearest(name, self._option_string_actions, count=1)
+        # Without the dashes all have in common, which would make any two short ones alike.
+        known = {option.lstrip("-"): option for option in self._option_string_actions}
+        close = nearest(name.lstrip("-"), known, count=1)
         return f"there is no option {name}; " + (
-            f"did you mean {close[0]}?" if close else f"see {self.prog} --help"
+            f"did you mean {known[close[0]]}?" if close else f"see {self.prog} --help"
         )
 
 
