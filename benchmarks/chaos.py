@@ -153,7 +153,7 @@ class Watch:
         """Return the lines that were added since this was asked last."""
         paths = [self.place.ledger]
         if (self.place.reports / "runs").is_dir():
-            paths += sorted((self.place.reports / "runs").glob("*/run.jsonl"))
+            paths += sorted((self.place.reports / "runs").glob("*/events.jsonl"))
         found: list[dict[str, Any]] = []
         for path in paths:
             lines, self.at[path] = self.place.lines(path, self.at.get(path, 0))

@@ -109,7 +109,16 @@ def training_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--strict", action="store_true", help="exit 5 unless every gate and promotion was passed"
     )
-    _output(parser)
+    output = _output(parser)
+    output.add_argument("-v", "--verbose", action="store_true", help="show every check on the way, too")
+    output.add_argument(
+        "--track",
+        nargs="+",
+        choices=["tensorboard", "mlflow"],
+        default=[],
+        metavar="MIRROR",
+        help="show the metrics in tensorboard and mlflow, too; needs the packages of the set `tracking`",
+    )
     return parser
 
 
@@ -356,11 +365,13 @@ def _models_and_reports(where: argparse._ActionsContainer) -> None:
     )
 
 
-def _output(parser: argparse.ArgumentParser) -> None:
+def _output(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="one JSON object per event on standard output")
     output.add_argument("--quiet", action="store_true", help="only warnings, errors and the result")
+    output.add_argument("--no-color", action="store_true", help="no colour; NO_COLOR=1 says the same")
     output.add_argument("--version", action="version", version=f"stagegate {__version__}")
+    return output
 
 
 def _whole_number(text: str, least: int = 0) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from rl.common.atomic_files import write_text
+from rl.common.runlog import events_file
 from rl.reporting.html.figures import Column, Figures
 from rl.reporting.html.pages import render
 from rl.reporting.html.training_page import FILE_NAME
@@ -29,8 +30,8 @@ COLUMNS = (
 def write_runs_page(reports_dir: Path) -> Path:
     """Write `index.html` into the reports folder, a row for each symbol of each run in it; return its path.
 
-    A training run is read from its `training_report.json`, a backtest from its `run.jsonl`. A run without either, one
-    that was interrupted, has no row. What cannot be read is named under the table.
+    A training run is read from its `training_report.json`, a backtest from its `events.jsonl`. A run without either,
+    one that was interrupted, has no row. What cannot be read is named under the table.
     """
     path = Path(reports_dir) / "index.html"
     unreadable: list[str] = []
@@ -58,7 +59,7 @@ def _runs(reports_dir: Path) -> list[Path]:
 
 
 def _rows(run: Path, reports_dir: Path, unreadable: list[str]) -> Iterator[dict[str, Any]]:
-    report, log = run / "training_report.json", run / "run.jsonl"
+    report, log = run / "training_report.json", events_file(run)
     try:
         if report.is_file():
             yield from _trained(run, json.loads(report.read_text(encoding="utf-8")), reports_dir)
