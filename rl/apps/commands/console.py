@@ -152,7 +152,7 @@ class Console:
         try:
             self._text.append("\n".join(f"{at} {level:<7} {line}" for line in printable(text).split("\n")))
         except StorageError as unwritten:
-            self._text = None
+            self.close()
             _write(sys.stderr, f"warning: {unwritten.args[0]}\n  The rest of that log is not written.")
 
 

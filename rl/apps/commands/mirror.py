@@ -36,6 +36,12 @@ LONGEST_VALUE = 500
 TRIES, TRY_AGAIN_SECONDS = 10, 2.0
 """Another run may be writing to the same store."""
 
+LAST_SECONDS = 120.0
+"""What the mirrors are given to write down the rest when a run is over."""
+
+TOO_SLOW = 75
+"""Exit code where that was not enough."""
+
 Event = dict[str, Any]
 
 
@@ -296,6 +302,14 @@ class _Follower:
             return {}
 
 
+def _wait_for_the_end(over: threading.Event) -> None:
+    """Note when the run is over, and end this process whatever hangs in it some time after that."""
+    sys.stdin.read()
+    over.set()
+    time.sleep(LAST_SECONDS)
+    os._exit(TOO_SLOW)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Follow a run until standard input ends: RUN_FOLDER REPORTS_FOLDER MIRROR..."""
     folder, reports_dir, names = Path(arguments[0]), Path(arguments[1]), arguments[2:]
@@ -305,7 +319,7 @@ def main(arguments: Sequence[str]) -> int:
     }
     followers = [_Follower(name, known[name], folder) for name in names]
     over = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+    threading.Thread(target=_wait_for_the_end, args=(over,), daemon=True).start()
     while True:
         is_last = over.wait(LOOK_EVERY_SECONDS)
         for follower in followers:
@@ -315,6 +329,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Idle priority: training comes first.
-    os.nice(10)
     sys.exit(main(sys.argv[1:]))

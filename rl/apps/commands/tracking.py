@@ -23,9 +23,6 @@ MIRRORS = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "
 
 INSTALL = "python tools/bootstrap.py core tracking"
 
-LAST_SECONDS = 60.0
-"""What the mirrors are given to write down the rest when a run is over."""
-
 
 @contextmanager
 def tracking(
@@ -48,8 +45,12 @@ def tracking(
     listener.start()
     try:
         yield
-    finally:
-        _end(process, listener, warn)
+    except BaseException:
+        # Who stopped the run does not wait for its mirrors; they write down the rest by themselves.
+        _let_go(process)
+        raise
+    _let_go(process)
+    _await(process, listener, warn)
 
 
 def _lacks_package(name: str, warn: Callable[[str], None]) -> bool:
@@ -99,22 +100,19 @@ def _listen(process: subprocess.Popen[str], warn: Callable[[str], None]) -> None
         warn(f"warning: --track {line.rstrip()}; the run goes on without it")
 
 
-def _end(process: subprocess.Popen[str], listener: threading.Thread, warn: Callable[[str], None]) -> None:
+def _let_go(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
-    # It may have ended already; how is asked below.
+    # It may have ended already; how is asked later.
     with suppress(BrokenPipeError):
         process.stdin.close()
-    try:
-        code = process.wait(LAST_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        warn(
-            f"warning: --track: the mirrors were not done {LAST_SECONDS:.0f} s after the run; the rest is missing there"
-        )
-        return
-    finally:
-        listener.join(timeout=5.0)
+
+
+def _await(process: subprocess.Popen[str], listener: threading.Thread, warn: Callable[[str], None]) -> None:
+    # It ends by itself in any case, after a while at most.
+    code = process.wait()
+    listener.join()
+    if process.stdout is not None:
+        process.stdout.close()
     if code:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         warn(

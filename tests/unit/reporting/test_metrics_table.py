@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 from rl.reporting.metrics_table import COLUMNS, FIGURES, NOT_SHOWN, MetricRows, MetricsTable
 
@@ -58,3 +60,11 @@ def test_the_table_can_be_read_by_any_program_and_goes_on_after_a_restart(tmp_pa
 
 def test_no_figure_is_both_shown_and_not_shown():
     assert not NOT_SHOWN & set(FIGURES)
+
+
+def test_the_page_of_the_run_folder_lists_every_column():
+    page = Path(__file__).resolve().parents[3] / "docs" / "reference" / "run-folder.md"
+    section = (
+        page.read_text(encoding="utf-8").partition("## The columns of `metrics.csv`")[2].partition("\n## ")[0]
+    )
+    assert tuple(re.findall(r"^\| `([a-z_/0-9]+)` \|", section, flags=re.MULTILINE)) == COLUMNS
