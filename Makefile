@@ -37,7 +37,7 @@ test: lint
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 lint:
-	@$(SETUP) core test dev
+	@$(SETUP) core tracking test dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/ty check

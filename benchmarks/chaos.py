@@ -109,7 +109,7 @@ class Place:
 
     def working_seconds(self) -> float:
         """Return how long the newest run was at work, from the first line of its log to the last."""
-        lines, _ = self.lines(self.run_folder() / "run.jsonl", 0)
+        lines, _ = self.lines(self.run_folder() / "events.jsonl", 0)
         first, last = (datetime.fromisoformat(line["time"]) for line in (lines[0], lines[-1]))
         return (last - first).total_seconds()
 
@@ -155,7 +155,7 @@ class Watch:
         """Return the lines that were added since this was asked last."""
         paths = [self.place.ledger]
         if (self.place.reports / "runs").is_dir():
-            paths += sorted((self.place.reports / "runs").glob("*/run.jsonl"))
+            paths += sorted((self.place.reports / "runs").glob("*/events.jsonl"))
         found: list[dict[str, Any]] = []
         for path in paths:
             lines, self.at[path] = self.place.lines(path, self.at.get(path, 0))

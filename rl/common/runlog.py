@@ -1,4 +1,4 @@
-"""The machine-readable story of a run: one JSON object per line, readable while the run is still going."""
+"""Files of a run that grow line by line: its story as JSON lines, and other text; readable while the run goes on."""
 
 from __future__ import annotations
 
@@ -16,16 +16,38 @@ from rl.common.printable import printable
 
 _OURS = ("time", "event")
 
+EVENTS = "events.jsonl"
+"""Name of a run's events in its folder."""
 
-class RunLog:
-    """Append events to a file, each handed to the operating system whole before the call returns.
+PLAN = "config.resolved.yaml"
+"""Name of a run's whole plan in its folder."""
 
-    Every line is `{"time": "2024-03-01T09:15:00.000000+00:00", "event": name, ...fields}`. A line cut short
-    by a killed process stays one unreadable line: the next run starts on a new one.
+ENVIRONMENT = "environment.json"
+"""Name of what a run was done with in its folder."""
+
+_EARLIER_EVENTS = "run.jsonl"
+"""What version 0.1.0 called them at first; such runs are still read."""
+
+
+def events_file(folder: Path) -> Path:
+    """Return where the events of a run are; of one that has none, where they would be."""
+    earlier = folder / _EARLIER_EVENTS
+    return earlier if earlier.is_file() and not (folder / EVENTS).is_file() else folder / EVENTS
+
+
+class LineFile:
+    """Append lines to a file, each handed to the operating system whole before the call returns.
+
+    Several processes may append to one file. A line cut short by a killed process stays one unreadable line: the next
+    one starts anew.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, heading: str = "") -> None:
         """Open `path` for appending, making its folder where it is missing.
+
+        Args:
+            path: The file.
+            heading: First line of a new file.
 
         Raises:
             StorageError: If it cannot be made or written to.
@@ -36,6 +58,41 @@ class RunLog:
             self._torn = _ends_mid_line(self.path)
             # Unbuffered, one write per line: a crash loses nothing, and two processes do not mix their lines.
             self._file = self.path.open("ab", buffering=0)
+        if heading and self.path.stat().st_size == 0:
+            self.append(heading)
+
+    def append(self, text: str) -> None:
+        """Append one line, or several that stay together.
+
+        Raises:
+            ValueError: If the file is closed.
+            StorageError: If the disk refuses; earlier lines are intact, and a later one starts on its own line.
+        """
+        data = text.encode("utf-8") + b"\n"
+        try:
+            with storage_errors(self.path):
+                # Where the last line was cut off, this one does not become its tail.
+                append_all(self._file.fileno(), b"\n" + data if self._torn else data)
+            self._torn = False
+        except StorageError:
+            self._torn = _ends_mid_line(self.path)
+            raise
+
+    def close(self) -> None:
+        """Close the file; closing twice does nothing."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class RunLog(LineFile):
+    """Append events to a file: `{"time": "2024-03-01T09:15:00.000000+00:00", "event": name, ...fields}` a line."""
 
     def event(self, name: str, /, **fields: Any) -> str:
         """Append one event and return the line that was written, without its end.
@@ -58,28 +115,8 @@ class RunLog:
         record.update((key, _plain(value)) for key, value in fields.items())
         # JSON escapes some codes that act on a terminal, but not all: whoever prints the log should see them.
         line = printable(json.dumps(record, allow_nan=False, ensure_ascii=False))
-        data = line.encode("utf-8") + b"\n"
-        try:
-            with storage_errors(self.path):
-                # Where the last line was cut off, this one does not become its tail.
-                append_all(self._file.fileno(), b"\n" + data if self._torn else data)
-            self._torn = False
-        except StorageError:
-            self._torn = _ends_mid_line(self.path)
-            raise
+        self.append(line)
         return line
-
-    def close(self) -> None:
-        """Close the file; closing twice does nothing."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _plain(value: Any) -> Any:

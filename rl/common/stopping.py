@@ -123,6 +123,11 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
             _signals.timer = threading.Timer(_signals.patience, _overdue, (number,))
             _signals.timer.daemon = True
             _signals.timer.start()
+            if _signals.heeds_a_second:
+                # Not print, which the signal may have interrupted.
+                os.write(
+                    2, b"\nstopping: what is at hand is finished and saved first; once more ends it at once\n"
+                )
             return
     elif not (_signals.heeds_a_second or _signals.is_overdue):
         return

@@ -207,6 +207,11 @@ def load_processed(symbol: str, processed_dir: Path) -> Processed:
         ) from error
 
 
+def account(symbol: str, processed_dir: Path) -> dict[str, Any] | None:
+    """Return what a processed file's `<symbol>.json` says; None where there is none that is as it was written."""
+    return _read_sidecar(_paths(symbol, processed_dir)[1])
+
+
 def fingerprint(instrument: Instrument) -> str:
     """Return a SHA-256 over everything about an instrument that processing may depend on."""
     return _hash_of(_processing_keys(instrument))

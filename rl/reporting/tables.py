@@ -25,13 +25,24 @@ SYNTHETIC_PREFIX = "SYN_"
 
 
 def table_lines(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, width: int = WIDTH
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: int = 1,
+    width: int = WIDTH,
+    unbroken: bool = False,
 ) -> list[str]:
-    """Return a table as lines of text without colour; the first `left` columns are left-aligned."""
+    """Return a table as lines of text without colour; the first `left` columns are left-aligned.
+
+    Cells that do not fit are broken; with `unbroken`, those of the first column before all others.
+    """
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for place, heading in enumerate(headings):
         table.add_column(
-            Text(printable(heading)), justify="left" if place < left else "right", overflow="fold"
+            Text(printable(heading)),
+            justify="left" if place < left else "right",
+            overflow="fold",
+            no_wrap=unbroken and place > 0,
         )
     for row in rows:
         # Text, not str: brackets in a name are no markup here.

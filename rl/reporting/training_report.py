@@ -26,54 +26,47 @@ from rl.stages.null_bank import Calibration
 from rl.stages.outcomes import StageOutcome, SymbolOutcome
 from rl.stages.plan import STAGES, Plan
 from rl.stages.stage_model import STAGE_TITLES
-from rl.stages.symbol_data import SymbolData
 
 SCHEMA_VERSION = 1
 TEXT_WIDTH = 116
 
+TABLE_WIDTH = 130
+"""From this width on the summary shows every figure."""
 
-def windows_table(symbols: Sequence[SymbolData]) -> list[str]:
-    """Return the dates of every window of every symbol."""
-    rows = []
-    for data in symbols:
-        spans = [" .. ".join(label[:10] for label in data.dates(name)) for name in _WINDOWS]
-        rows.append([data.symbol, whole(len(data.bars)), *spans, str(len(data.feature_names))])
-    lines = table_lines(["symbol", "bars", *_WINDOWS, "features"], rows, width=140)
-    for data in symbols:
-        lines += [f"{data.symbol}: {note}" for note in data.notes]
-    return lines
+_UNSHORTENED_WIDTH = 105
 
 
-_WINDOWS = ("train", "validation", "promotion", "test")
+def summary_table(outcomes: Sequence[SymbolOutcome], width: int = TABLE_WIDTH) -> list[str]:
+    """Return one line per symbol: each stage's verdict, champion, promotion and validation figures.
 
-
-def summary_table(outcomes: Sequence[SymbolOutcome]) -> list[str]:
-    """Return one line per symbol: each stage's verdict, champion, promotion and validation figures."""
+    A narrow one leaves out win rate and profit factor, which stand beside the gates, and shortens INCONCLUSIVE.
+    """
+    is_narrow, is_short = width < TABLE_WIDTH, width < _UNSHORTENED_WIDTH
     rows = []
     for outcome in outcomes:
         by_stage = {stage.stage: stage for stage in outcome.stages}
         shown = [by_stage[name].verdict.outcome if name in by_stage else "-" for name in STAGES]
         best = by_stage.get(outcome.champion) if outcome.champion else None
         figures: dict[str, Any] = best.validation if best else {}
-        rows.append(
-            [
-                _labelled(outcome.symbol),
-                *shown,
-                outcome.champion or "-",
-                _promoted(outcome),
-                number(figures.get("sharpe_ratio")),
-                percent(figures.get("max_drawdown")),
-                percent(figures.get("win_rate")),
-                number(figures.get("profit_factor")),
-            ]
-        )
+        row = [
+            _labelled(outcome.symbol),
+            *shown,
+            outcome.champion or "-",
+            _promoted(outcome),
+            number(figures.get("sharpe_ratio")),
+            percent(figures.get("max_drawdown")),
+            percent(figures.get("win_rate")),
+            number(figures.get("profit_factor")),
+        ]
+        rows.append([cell.replace("INCONCLUSIVE", "INCONCL.") for cell in row] if is_short else row)
     headings = [
         "symbol", "ppo", "moe", "maml", "champion", "promoted", "val Sharpe", "max DD", "win rate", "PF",
     ]  # fmt: skip
-    return table_lines(headings, rows, left=6, width=130)
+    last = len(headings) - 2 * is_narrow
+    return table_lines(headings[:last], [row[:last] for row in rows], left=6, width=width)
 
 
-def promotion_table(outcomes: Sequence[SymbolOutcome]) -> list[str]:
+def promotion_table(outcomes: Sequence[SymbolOutcome], width: int = TABLE_WIDTH) -> list[str]:
     """Return one line per symbol judged for promotion: its p, what correcting did to it, and what came of it."""
     rows = []
     for outcome in outcomes:
@@ -96,7 +89,7 @@ def promotion_table(outcomes: Sequence[SymbolOutcome]) -> list[str]:
     if not rows:
         return []
     headings = ["promotion", "look", "p", "its alpha", "corrected p", "needed", "survived", "result"]
-    return table_lines(headings, rows, width=130)
+    return table_lines(headings, rows, width=width)
 
 
 def _promotion_figures(outcome: SymbolOutcome) -> dict[str, Any] | None:

@@ -131,6 +131,7 @@ def _attempts(run: SymbolRun, stage: str, parent: StageModel | None) -> Iterator
     else:
         learner = _PolicyLearner(run, stage=stage, parent=parent)
     trainings: dict[str, PolicyTraining | MetaTraining] = {}
+    before: tuple[_Step, Attempt] | None = None
     for step in _steps(run.plan, stage):
         if step.is_second_start and not learner.judged[0].collapses:
             continue
@@ -139,6 +140,8 @@ def _attempts(run: SymbolRun, stage: str, parent: StageModel | None) -> Iterator
             yield learner.recalled(step.number, kept)
             continue
         is_trained = False
+        if before is not None:
+            _tell(run, *before)
         if step.training not in trainings:
             trainings[step.training] = learner.begin(step.plan)
             is_trained = _brought_up_to_date(run, stage, step, trainings[step.training])
@@ -150,7 +153,19 @@ def _attempts(run: SymbolRun, stage: str, parent: StageModel | None) -> Iterator
         if step.training != PLANNED:
             # Nothing goes on with it, and a meta-training holds many tasks.
             del trainings[step.training]
+        before = (step, attempt)
         yield attempt
+
+
+def _tell(run: SymbolRun, step: _Step, attempt: Attempt) -> None:
+    """Say what an attempt came to that is not the last one; the last one's verdict is shown in full."""
+    verdict = attempt.verdict
+    reasons = " ".join(verdict.reasons)
+    run.listener.said(
+        run.data.symbol,
+        f"{attempt.model.stage} attempt {step.number + 1} ({step.why}): {verdict.outcome}, look {verdict.attempt} at "
+        f"the window{'; ' if reasons else ''}{reasons}",
+    )
 
 
 def _steps(plan: Plan, stage: str) -> Iterator[_Step]:
@@ -286,7 +301,7 @@ class _PolicyLearner(_Learner):
     def _trained(self, training: PolicyTraining, step: _Step) -> StageModel:
         run, symbol, stage = self.run, self.run.data.symbol, self.stage
         kept_as = _training_of(stage, step)
-        run.listener.stage_started(symbol, stage, step.amount, "episodes", step.why)
+        run.listener.stage_started(symbol, stage, step.amount, "episodes", step.why, step.number + 1)
         model = training.train(
             step.amount,
             lambda figures: run.listener.progressed(symbol, stage, figures),
@@ -344,7 +359,7 @@ class _MetaLearner(_Learner):
     def _trained(self, training: MetaTraining, step: _Step) -> StageModel:
         run, symbol = self.run, self.run.data.symbol
         on, kept_as = f"{step.why} on {', '.join(training.symbols)}", _training_of("maml", step)
-        run.listener.stage_started(symbol, "maml", step.amount, "iterations", on)
+        run.listener.stage_started(symbol, "maml", step.amount, "iterations", on, step.number + 1)
         model = training.train(
             step.amount,
             lambda figures: run.listener.progressed(symbol, "maml", figures),

@@ -14,14 +14,24 @@ from rl.stages.stage_model import StageModel
 class Listener(Protocol):
     """Who hears what a sequence does: console, log, tests."""
 
-    def stage_started(self, symbol: str, stage: str, total: int, unit: str, why: str) -> None:
-        """A stage, or another attempt at it, begins."""
+    def stage_started(
+        self, symbol: str, stage: str, total: int, unit: str, why: str, attempt: int = 1
+    ) -> None:
+        """A stage, or another attempt at it, begins; attempt 0 is a network to compare with, and no candidate."""
 
     def progressed(self, symbol: str, stage: str, figures: dict[str, Any]) -> None:
         """One update was done."""
 
-    def judged(self, symbol: str, stage: str, verdict: Verdict, seconds: float, cpu_seconds: float) -> None:
-        """A stage is over."""
+    def judged(
+        self,
+        symbol: str,
+        stage: str,
+        verdict: Verdict,
+        seconds: float,
+        cpu_seconds: float,
+        attempts: int = 1,
+    ) -> None:
+        """A stage is over, after so many attempts."""
 
     def said(self, symbol: str, text: str) -> None:
         """Something else is worth a line."""

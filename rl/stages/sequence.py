@@ -353,7 +353,7 @@ def _trained_stage(
         "control_is_due": stage == "moe" and run.plan.training_params.moe.dense_control,
     }
     run.journal.keep_stage(stage, found)
-    run.listener.judged(run.data.symbol, stage, contender.verdict, wall, cpu)
+    run.listener.judged(run.data.symbol, stage, contender.verdict, wall, cpu, len(attempts))
     if decision is not None:
         run.listener.said(run.data.symbol, f"champion: {decision.text}")
     return found
@@ -388,7 +388,7 @@ def _with_control(
     """Return stage 2's outcome with what one network of as many parameters earns, which decides nothing."""
     symbol, episodes = run.data.symbol, contender.model.episodes
     why = "one network of as many parameters, to compare with"
-    run.listener.stage_started(symbol, "moe", episodes, "episodes", why)
+    run.listener.stage_started(symbol, "moe", episodes, "episodes", why, 0)
     control = mixture_control(
         run.data,
         run.plan,

@@ -40,6 +40,7 @@ ALLOWED = {
     ("rl/features/processed_store.py", "_write_parquet"): "is given the temporary path",
     ("rl/checkpoints/checkpoint.py", "save_checkpoint"): "into memory, then whole",
     ("rl/reporting/html/svg.py", "drawn"): "into memory",
+    ("rl/apps/commands/mirror.py", "_alone"): "holds a lock; nothing is written into it",
     ("rl/apps/commands/runs.py", "_held"): "holds a lock; nothing is written into it",
     ("rl/checkpoints/state_files.py", "commit"): "into memory, then whole",
     ("benchmarks/chaos.py", "start"): "output of a child process, while it runs",

@@ -109,7 +109,7 @@ def evidence_of(place: Workplace) -> dict[str, str]:
 
 def progress_of(place: Workplace, stage: str) -> list[dict[str, Any]]:
     """Return what the log says of every update of a stage, without clock and without what validation showed."""
-    events = [json.loads(line) for line in (run_folder(place) / "run.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (run_folder(place) / "events.jsonl").read_text().splitlines()]
     found = [event for event in events if event["event"] == "progress" and event["stage"] == stage]
     assert found
     return [without(event, {*CLOCK, "steps_per_second", "validation"}) for event in found]

@@ -65,7 +65,7 @@ def files(place: Workplace) -> dict[Path, bytes]:
         *place.reports.rglob("state/*/*"),
     ]
     # The log of the run says that it was asked.
-    return {path: path.read_bytes() for path in sorted(found) if path.name != "run.jsonl"}
+    return {path: path.read_bytes() for path in sorted(found) if path.name != "events.jsonl"}
 
 
 @pytest.mark.parametrize("how", ["auto", "by name"])

@@ -127,12 +127,15 @@ def test_training_ends_with_the_gate_table_the_report_and_the_next_command(train
     lines = training.out.splitlines()
     table = next(number for number, line in enumerate(lines) if line.split()[:2] == ["symbol", "ppo"])
     assert lines[table].split() == [
-        "symbol", "ppo", "moe", "maml", "champion", "promoted", "val", "Sharpe", "max", "DD", "win", "rate", "PF",
+        "symbol", "ppo", "moe", "maml", "champion", "promoted", "val", "Sharpe", "max", "DD",
     ]  # fmt: skip
     assert lines[table + 2].split()[0] == SYMBOL
     assert "(SYNTHETIC)" in lines[table + 2] + lines[table + 3]
-    assert [line.split(": ")[0] for line in lines[-5:]] == ["report", "report", "report", "all runs", "Next"]
+    assert [line.split(": ")[0] for line in lines[-6:-2]] == ["report", "report", "report", "all runs"]
+    assert re.fullmatch(r"\d+:\d\d total\.", lines[-2])
     assert lines[-1].startswith(f"Next: python run_backtest.py --symbols {SYMBOL}")
+    assert lines[-1].endswith("--report-file backtest_report.txt --report-file backtest_report.html")
+    assert "Production models: none; a backtest takes the best stage's model" in training.out
     assert training.err == ""
 
 
@@ -161,10 +164,10 @@ def test_the_next_command_finds_what_this_one_wrote(place, training):
 def test_training_leaves_a_run_folder_with_config_log_and_reports(place, training):
     folder = run_folder(place)
     assert {path.name for path in folder.iterdir()} == {
-        "run.json", "run.lock", "run.jsonl", "config.resolved.yaml", "training_report.txt", "training_report.json",
-        "training_report.html",
+        "run.json", "run.lock", "events.jsonl", "run.log", "metrics.csv", "config.resolved.yaml", "environment.json",
+        "data_quality.csv", "checkpoints", "training_report.txt", "training_report.json", "training_report.html",
     }  # fmt: skip
-    events = [strict_json(line) for line in (folder / "run.jsonl").read_text().splitlines()]
+    events = [strict_json(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     names = [event["event"] for event in events]
     assert names[0] == "run_started"
     assert names.count("stage_judged") == 3

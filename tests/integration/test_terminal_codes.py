@@ -73,7 +73,7 @@ def test_nothing_that_acts_reaches_the_terminal(done):
 
 
 def test_nothing_that_acts_reaches_a_log_an_account_or_a_report(place, done):
-    endings = (".txt", ".json", ".jsonl", ".html", ".yaml", ".csv")
+    endings = (".txt", ".log", ".json", ".jsonl", ".html", ".yaml", ".csv")
     written = [
         path
         for path in sorted(place.root.rglob("*"))
@@ -81,7 +81,8 @@ def test_nothing_that_acts_reaches_a_log_an_account_or_a_report(place, done):
     ]
     names = {path.name for path in written}
     assert names >= {
-        "run.jsonl",
+        "events.jsonl",
+        "run.log",
         "run.json",
         "training_report.txt",
         "training_report.html",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rl import __version__
 from rl.apps.commands.backtest import backtest_config
-from rl.apps.commands.console import Console
+from rl.apps.commands.console import Console, look_of
 from rl.apps.commands.folders import prepare_files, prepare_folders
 from rl.apps.commands.options import wants_all
 from rl.apps.commands.symbols import KnownSymbols, chosen_symbols, instrument_of, symbols_of
@@ -18,7 +19,7 @@ from rl.backtest.lookahead_chain import Model, model_of
 from rl.checkpoints.registry import best_available, has_model
 from rl.common.atomic_files import sha256_of, write_json, write_text
 from rl.common.errors import DATA, OK, DataError, StagegateError, UsageError
-from rl.common.runlog import RunLog
+from rl.common.runlog import EVENTS, RunLog
 from rl.market.instruments import FoundInstrument, load_instruments
 from rl.market.raw_table import read_table
 from rl.reporting.backtest_report import checked_report_files
@@ -43,8 +44,13 @@ def check_for_lookahead(options: argparse.Namespace) -> int:
     prepare_files(options.report_file, "--report-file")
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     reports: list[LookaheadReport] = []
-    with RunLog(options.reports_dir / "runs" / f"{stamp}-look-ahead" / "run.jsonl") as log:
-        console = Console(log, as_json=options.json, quiet=options.quiet)
+    with RunLog(options.reports_dir / "runs" / f"{stamp}-look-ahead" / EVENTS) as log:
+        console = Console(
+            log,
+            as_json=options.json,
+            quiet=options.quiet,
+            look=look_of(sys.stdout, no_color=options.no_color),
+        )
         for symbol in symbols:
             try:
                 found = instrument_of(symbol, book, known.raw)

@@ -28,7 +28,7 @@ def _run(work: Callable[[argparse.Namespace], int], options: argparse.Namespace)
         with stops_come_out():
             return work(options)
     except StagegateError as error:
-        print(printable(f"error: {error}"), file=sys.stderr)
+        print(printable("\n".join([f"error: {error}", *_notes(error)])), file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.split(".")[0] == "rl":
@@ -54,11 +54,14 @@ def _run(work: Callable[[argparse.Namespace], int], options: argparse.Namespace)
 
 def _stopped(how: str, code: int, signal: BaseException) -> int:
     ignore_further_signals()
-    # A command that can be gone on with says how, in a note on what ended it.
-    notes = getattr(signal, "__notes__", [])
-    what_now = notes or [f"  Start again with: python {shlex.join(sys.argv)}"]
+    what_now = _notes(signal) or [f"  Start again with: python {shlex.join(sys.argv)}"]
     print(printable("\n".join([f"{how}; everything that was written is whole.", *what_now])), file=sys.stderr)
     return code
+
+
+def _notes(error: BaseException) -> list[str]:
+    """Return what was noted on the way: a command that can be gone on with says how."""
+    return getattr(error, "__notes__", [])
 
 
 def _unexpected(error: Exception) -> int:
@@ -67,7 +70,15 @@ def _unexpected(error: Exception) -> int:
     ) as log:
         log.write("".join(traceback.format_exception(error)))
     print(
-        printable(f"unexpected error: {type(error).__name__}: {error}\n  traceback: {Path(log.name)}"),
+        printable(
+            "\n".join(
+                [
+                    f"unexpected error: {type(error).__name__}: {error}",
+                    f"  traceback: {Path(log.name)}",
+                    *_notes(error),
+                ]
+            )
+        ),
         file=sys.stderr,
     )
     return UNEXPECTED

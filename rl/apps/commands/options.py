@@ -153,7 +153,16 @@ def training_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--strict", action="store_true", help="exit 5 unless every gate and promotion was passed"
     )
-    _output(parser)
+    output = _output(parser)
+    output.add_argument("-v", "--verbose", action="store_true", help="show every check on the way, too")
+    output.add_argument(
+        "--track",
+        nargs="+",
+        choices=["tensorboard", "mlflow"],
+        default=[],
+        metavar="MIRROR",
+        help="show the metrics in tensorboard and mlflow, too; needs the packages of the set `tracking`",
+    )
     return parser
 
 
@@ -581,7 +590,9 @@ def _models_and_reports(where: argparse._ActionsContainer) -> None:
     )
 
 
-def _output(parser: argparse.ArgumentParser, *, quiet: str = "", json: bool = True) -> None:
+def _output(
+    parser: argparse.ArgumentParser, *, quiet: str = "", json: bool = True
+) -> argparse._ArgumentGroup:
     """Add the options about what is printed; `quiet` is given for a command of `python -m rl`."""
     output = parser.add_argument_group("output")
     if json:
@@ -589,7 +600,9 @@ def _output(parser: argparse.ArgumentParser, *, quiet: str = "", json: bool = Tr
         output.add_argument("--json", action="store_true", help=f"{how} on standard output")
     output.add_argument("--quiet", action="store_true", help=quiet or "only warnings, errors and the result")
     if not quiet:
+        output.add_argument("--no-color", action="store_true", help="no colour; NO_COLOR=1 says the same")
         output.add_argument("--version", action="version", version=f"stagegate {__version__}")
+    return output
 
 
 def _whole_number(text: str, least: int = 0) -> int:

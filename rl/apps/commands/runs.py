@@ -15,6 +15,8 @@ from typing import Any
 
 from rl.common.atomic_files import sweep_stray_files, write_json
 from rl.common.errors import StagegateError, UsageError, nearest
+from rl.common.nested import flat
+from rl.common.runlog import EVENTS
 from rl.stages.run_state import finished_parts
 
 RECORD = "run.json"
@@ -66,7 +68,7 @@ class TrainingRun:
     @property
     def log(self) -> Path:
         """Where its events go."""
-        return self.folder / "run.jsonl"
+        return self.folder / EVENTS
 
     def state_of(self, symbol: str) -> Path:
         """Return the folder of a symbol's journal."""
@@ -271,16 +273,6 @@ class _Absent:
 
 
 _ABSENT = _Absent()
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested tables as one, its keys joined by dots."""
-    if not isinstance(value, Mapping) or not value:
-        return {prefix: value}
-    found: dict[str, Any] = {}
-    for key, inner in value.items():
-        found |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    return found
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:

@@ -9,14 +9,21 @@ import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rl import __version__
-from rl.apps.commands.console import Console, TrainingListener
+from rl.apps.commands.console import Console, Look, TrainingListener, look_of
 from rl.apps.commands.folders import prepare_folders
 from rl.apps.commands.options import chosen_stages, wants_all
+from rl.apps.commands.run_files import (
+    DATA_QUALITY,
+    command_that_sees,
+    keep_checkpoints,
+    write_data_quality,
+    write_environment,
+)
 from rl.apps.commands.runs import NEVER, Asked, TrainingRun, refusal, training_run
 from rl.apps.commands.symbols import (
     KnownSymbols,
@@ -25,6 +32,7 @@ from rl.apps.commands.symbols import (
     instrument_of,
     symbols_of,
 )
+from rl.apps.commands.tracking import tracking
 from rl.apps.commands.workers import share_work
 from rl.checkpoints.checkpoint import library_versions, stage_file
 from rl.common.atomic_files import require_writable, sha256_of, write_text
@@ -42,17 +50,18 @@ from rl.common.errors import (
     nearest,
 )
 from rl.common.locks import symbol_lock, worker_lock
-from rl.common.runlog import RunLog
+from rl.common.runlog import PLAN, RunLog
 from rl.common.stopping import stops_come_out
 from rl.features.processed_store import ProcessOutcome
 from rl.market.checks import counted
 from rl.market.instruments import InstrumentBook, load_instruments
+from rl.reporting.console_lines import clock, joined, windows_table
+from rl.reporting.metrics_table import MetricsTable
 from rl.reporting.training_report import (
     promotion_table,
     rolled_back_warnings,
     summary_table,
     training_json,
-    windows_table,
     write_training_report,
 )
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
@@ -87,6 +96,9 @@ class _Job:
     as_json: bool
     quiet: bool
     bars: bool
+    look: Look = field(default_factory=Look)
+    named: bool = False
+    """True where its lines come mixed with those of other symbols."""
 
 
 def train(options: argparse.Namespace) -> int:
@@ -135,27 +147,29 @@ def _train_in(run: TrainingRun, work: _Work, asked: Asked, options: argparse.Nam
     """Train in a run's folder, from its beginning or from where it stands; return the exit code."""
     plan = work.plan
     with RunLog(run.log) as log, ExitStack() as locks:
-        console = Console(log, as_json=options.json, quiet=options.quiet)
+        shown_on = sys.stderr if options.json else sys.stdout
+        look = look_of(shown_on, no_color=options.no_color, verbose=options.verbose)
+        console = Console(log, as_json=options.json, quiet=options.quiet, look=look)
+        locks.callback(console.close)
         began = "run_resumed" if run.record else "run_started"
         console.event(began, run=run.name, version=__version__, command=sys.argv, symbols=list(work.symbols))
-        console.say(
-            f"Stagegate {__version__}   seed {plan.seed}   plan {options.config} ({options.profile})   run {run.folder}"
-        )
+        for line in _header(run, plan, options, look.width):
+            console.say(line)
         for note in run.notes:
             console.say(note)
         for text in _blocks_of_nobody(plan, work.known):
             console.warn(f"warning: {text}")
-        console.event("null_bank", notes=work.calibration.notes())
-        for note in work.calibration.notes():
-            console.say(note)
-        write_text(run.folder / "config.resolved.yaml", plan.resolved_yaml())
+        write_text(run.folder / PLAN, plan.resolved_yaml())
         if wants_all(options.symbols):
             for name, error in work.known.unusable.items():
                 console.problem(name, error)
         ready = _processed(work.symbols, work.known, work.book, options, console)
         data = _prepared(ready, plan, work.book, work.known.raw, options.processed_data_dir, console)
-        for table_line in windows_table(list(data.values())):
-            console.say(table_line)
+        write_environment(run.folder, data, sys.argv)
+        _show_data(run, data, options, console)
+        console.event("null_bank", notes=work.calibration.notes())
+        for note in work.calibration.notes():
+            console.say(note)
         if options.dry_run:
             return _after_dry_run(console, data, work.stages)
         identity = _identity(work, data, options)
@@ -167,19 +181,23 @@ def _train_in(run: TrainingRun, work: _Work, asked: Asked, options: argparse.Nam
         # Of a run that is gone on with those of its beginning: some files are its own by now.
         forgotten = run.record["forgotten"] if run.record else _forgotten(data, options, console)
         run.begin(asked, identity, command=sys.argv, forgotten=forgotten)
-        try:
-            outcomes = _trained(run, work, data, ours, options, console)
-            if outcomes:
-                _report(outcomes, plan, work.calibration, forgotten, run.folder, options, console)
-        except BaseException as error:
-            run.stopped()
-            error.add_note(_how_to_go_on(run, options))
-            raise
-        if _may_succeed_another_time(console.problems):
-            run.stopped()
-            console.warn(_how_to_go_on(run, options))
-        else:
-            run.ended()
+        with tracking(options.track, run.folder, options.reports_dir, console.warn):
+            try:
+                outcomes = _trained(run, work, data, ours, options, console)
+                if outcomes:
+                    _report(outcomes, plan, work.calibration, forgotten, run.folder, options, console)
+            except BaseException as error:
+                run.stopped()
+                error.add_note(_how_to_go_on(run, options))
+                error.add_note(f"  Everything that was shown: {console.text_log}")
+                raise
+            if _may_succeed_another_time(console.problems):
+                run.stopped()
+                console.remark(_how_to_go_on(run, options))
+            else:
+                run.ended()
+        if console.problems:
+            console.remark(f"Everything that was shown: {console.text_log}")
         return _exit_code(outcomes, console.problems, strict=options.strict)
 
 
@@ -194,6 +212,51 @@ def _blocks_of_nobody(plan: Plan, known: KnownSymbols) -> list[str]:
                 f"the plan has settings of {name} under `symbols`, and there is no such symbol{hint}"
             )
     return found
+
+
+def _header(run: TrainingRun, plan: Plan, options: argparse.Namespace, width: int) -> list[str]:
+    """Return what this run is: program, seed, plan with what was changed of it, and where everything goes."""
+    torch = library_versions()["torch"]
+    what = [
+        f"Stagegate {__version__}",
+        f"torch {torch} on the CPU (1 thread)",
+        f"seed {plan.seed}",
+        f"run {run.name}",
+    ]
+    given = [f"--profile {options.profile}"] if options.profile != "full" else []
+    given += [f"--seed {options.seed}"] if options.seed is not None else []
+    given += [f"--set {override}" for override in options.overrides]
+    shown = given[:_OVERRIDES_SHOWN]
+    if len(given) > len(shown):
+        shown.append(f"and {len(given) - len(shown)} more, all in {PLAN}")
+    pieces = [*(f"{words}," for words in shown[:-1]), *(f"{words})" for words in shown[-1:])]
+    changed = f"({counted(len(given), 'override')}:" if given else "(no overrides)"
+    return [
+        *joined(what, width, rest="  "),
+        *joined([f"config {options.config} {changed}", *pieces], width, rest="  "),
+        f"folder {run.folder}",
+    ]
+
+
+_OVERRIDES_SHOWN = 3
+
+
+def _show_data(
+    run: TrainingRun, data: dict[str, SymbolData], options: argparse.Namespace, console: Console
+) -> None:
+    """Show which bars are for what, and what is known of the raw files; before anything is trained on them."""
+    for line in windows_table(list(data.values()), console.look.width):
+        console.say(line)
+    for symbol, each in data.items():
+        for note in each.notes:
+            console.say(f"{symbol}: {note}")
+    instruments = {symbol: each.found.instrument for symbol, each in data.items()}
+    for symbol, found in write_data_quality(run.folder, instruments, options.processed_data_dir).items():
+        if found:
+            told = ", ".join(f"{name} {count:,}" for name, count in found.items())
+            console.warn(
+                f"warning: {symbol}: checks of its raw file found {told} (list: {run.folder / DATA_QUALITY})"
+            )
 
 
 def _identity(work: _Work, data: dict[str, SymbolData], options: argparse.Namespace) -> dict[str, Any]:
@@ -251,7 +314,11 @@ def _how_to_go_on(run: TrainingRun, options: argparse.Namespace) -> str:
         if "--resume" in words:
             place = words.index("--resume")
             del words[place : place + 2]
-    return f"  Run {run.name} is saved and goes on with: python {shlex.join(words)}"
+    done = "; ".join(f"{symbol}: {', '.join(parts)}" for symbol, parts in run.finished().items())
+    return (
+        f"  Finished so far: {done or 'no stage'}; of the stage at hand, what it had come to is kept.\n"
+        f"  Run {run.name} is saved and goes on with: python {shlex.join(words)}"
+    )
 
 
 def _may_succeed_another_time(problems: dict[str, StagegateError]) -> bool:
@@ -287,7 +354,9 @@ def _trained(
             log=run.log,
             as_json=options.json,
             quiet=options.quiet,
-            bars=sys.stderr.isatty() and options.jobs == 1 and not (options.json or options.quiet),
+            bars=sys.stderr.isatty() and options.jobs == 1 and not options.quiet,
+            look=console.look,
+            named=options.jobs > 1,
         )
         for symbol in ours
     ]
@@ -466,7 +535,11 @@ def _in_worker(job: _Job) -> SymbolOutcome:
         for name in names
     }
     with worker_lock(job.models_dir, job.symbol, holder=os.getppid()), RunLog(job.log) as log:
-        return _sequence(job, data, Console(log, as_json=job.as_json, quiet=job.quiet))
+        console = Console(log, as_json=job.as_json, quiet=job.quiet, look=job.look)
+        try:
+            return _sequence(job, data, console)
+        finally:
+            console.close()
 
 
 def _sequence(job: _Job, data: dict[str, SymbolData], console: Console) -> SymbolOutcome:
@@ -476,6 +549,17 @@ def _sequence(job: _Job, data: dict[str, SymbolData], console: Console) -> Symbo
     def saved(generation: int, entries: Sequence[str]) -> None:
         console.event("state_saved", symbol=job.symbol, generation=generation, entries=list(entries))
 
+    metrics = MetricsTable(job.log.parent)
+    listener = TrainingListener(console, bars=job.bars, named=job.named, metrics=metrics)
+    with ExitStack() as until_over:
+        until_over.callback(metrics.close)
+        until_over.callback(listener.close)
+        return _run_sequence(job, data, listener, SymbolJournal(job.state, saved))
+
+
+def _run_sequence(
+    job: _Job, data: dict[str, SymbolData], listener: TrainingListener, journal: SymbolJournal
+) -> SymbolOutcome:
     return run_sequence(
         data[job.symbol],
         job.plan.for_symbol(job.symbol),
@@ -484,9 +568,9 @@ def _sequence(job: _Job, data: dict[str, SymbolData], console: Console) -> Symbo
         stages=job.stages,
         models_dir=job.models_dir,
         ledger=EvidenceLedger(job.ledger),
-        listener=TrainingListener(console, bars=job.bars),
+        listener=listener,
         run_name=job.run_name,
-        journal=SymbolJournal(job.state, saved),
+        journal=journal,
     )
 
 
@@ -500,7 +584,7 @@ def _settled(ended: Sequence[tuple[_Job, SymbolOutcome]], console: Console) -> l
         first.plan,
         models_dir=first.models_dir,
         ledger=EvidenceLedger(first.ledger),
-        listener=TrainingListener(console, bars=False),
+        listener=TrainingListener(console, bars=False, named=True),
         run_name=first.run_name,
         first_stage=first.stages[0],
         on_problem=lambda name, error: console.problem(name, _told(error, name, first.log)),
@@ -516,14 +600,18 @@ def _report(
     options: argparse.Namespace,
     console: Console,
 ) -> None:
+    width = console.look.width
     console.result("")
-    for line in [*summary_table(outcomes), "", *promotion_table(outcomes)]:
-        console.result(line)
+    for line in [*summary_table(outcomes, width), "", *promotion_table(outcomes, width)]:
+        console.result(line, may_wrap=False)
     for line in rolled_back_warnings(outcomes):
         console.warn(line)
+    console.result(_production(outcomes))
+    kept = keep_checkpoints(folder, outcomes)
+    console.detail(f"copies of this run's models: {kept}")
     if plan.monitoring.generate_reports:
         for path in write_training_report(outcomes, plan, folder, calibration, forgotten):
-            console.result(f"report: {path}")
+            console.result(f"report: {path}", may_wrap=False)
         _write_pages(training_json(outcomes, plan, calibration, forgotten), folder, options, console)
     for outcome in outcomes:
         console.event(
@@ -538,18 +626,25 @@ def _report(
             stopped=outcome.stopped,
             seconds=outcome.seconds,
         )
-    words = ["python", "run_backtest.py", "--symbols", *(outcome.symbol for outcome in outcomes)]
-    for flag, value, usual in (
-        ("--raw-data-dir", options.raw_data_dir, "data/raw"),
-        ("--processed-data-dir", options.processed_data_dir, "data/processed"),
-        ("--models-dir", options.models_dir, "models"),
-        ("--reports-dir", options.reports_dir, "reports"),
-    ):
-        if value != Path(usual):
-            words += [flag, str(value)]
-    for file in options.instruments:
-        words += ["--instruments", str(file)]
-    console.result(f"Next: {shlex.join([*words, '--report-file', 'backtest_report.txt'])}")
+    if console.warnings:
+        again = [f"  {text}".replace("\n", "\n  ") for text in console.warnings]
+        console.remark("\n".join([f"{counted(len(again), 'warning')} in this run:", *again]))
+    words = ["run_backtest.py", "--symbols", *(outcome.symbol for outcome in outcomes)]
+    reports = ["--report-file", "backtest_report.txt", "--report-file", "backtest_report.html"]
+    console.result(f"{clock(console.seconds())} total.")
+    console.result(f"Next: {shlex.join([*command_that_sees(options, words), *reports])}", may_wrap=False)
+
+
+def _production(outcomes: Sequence[SymbolOutcome]) -> str:
+    """Return which models a backtest would take as promoted, in a sentence."""
+    written = [each for each in outcomes if each.final_file is not None]
+    if not written:
+        return "Production models: none; a backtest takes the best stage's model and says that it was not promoted."
+    told = (
+        f"{each.symbol} from {each.champion}{'' if each.promoted else ' (UNPROVEN)'}: {each.final_file}"
+        for each in written
+    )
+    return f"Production models: {'; '.join(told)}"
 
 
 def _write_pages(report: dict[str, Any], folder: Path, options: argparse.Namespace, console: Console) -> None:
@@ -558,8 +653,8 @@ def _write_pages(report: dict[str, Any], folder: Path, options: argparse.Namespa
     from rl.reporting.html.training_page import write_training_page
 
     page = write_training_page(report, folder, shlex.join(["python", *sys.argv]))
-    console.result(f"report: {page}")
-    console.result(f"all runs: {write_runs_page(options.reports_dir)}")
+    console.result(f"report: {page}", may_wrap=False)
+    console.result(f"all runs: {write_runs_page(options.reports_dir)}", may_wrap=False)
 
 
 def _exit_code(

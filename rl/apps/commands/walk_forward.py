@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rl.apps.commands.backtest import backtest_config, brought_up_to_date, report
-from rl.apps.commands.console import Console, TrainingListener
+from rl.apps.commands.console import Console, look_of, TrainingListener
 from rl.apps.commands.folders import prepare_files, prepare_folders
 from rl.apps.commands.options import PLAN_FILE, chosen_stages, wants_all
 from rl.apps.commands.symbols import chosen_symbols, instrument_of, symbols_of
@@ -27,7 +27,7 @@ from rl.backtest.walk_forward import Fold, WalkForward, folds_of, only_in, parse
 from rl.checkpoints.predictor import Predictor
 from rl.common.errors import DATA, GATE_STOPPED, OK, StagegateError, UsageError
 from rl.common.locks import symbol_lock
-from rl.common.runlog import RunLog
+from rl.common.runlog import EVENTS, RunLog
 from rl.features.processed_store import Processed, load_processed
 from rl.market.bars import Bars, readable_label
 from rl.market.checks import counted
@@ -110,8 +110,13 @@ def walk_forward(options: argparse.Namespace) -> int:
         bars=sys.stderr.isatty() and not (options.json or options.quiet),
     )
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    with RunLog(options.reports_dir / "runs" / f"{stamp}-walk-forward" / "run.jsonl") as log:
-        console = Console(log, as_json=options.json, quiet=options.quiet)
+    with RunLog(options.reports_dir / "runs" / f"{stamp}-walk-forward" / EVENTS) as log:
+        console = Console(
+            log,
+            as_json=options.json,
+            quiet=options.quiet,
+            look=look_of(sys.stdout, no_color=options.no_color),
+        )
         if wants_all(options.symbols):
             for name, error in known.unusable.items():
                 console.problem(name, error)

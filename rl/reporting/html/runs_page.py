@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from rl.common.atomic_files import write_text
+from rl.common.runlog import events_file
 from rl.reporting.html.figures import Column, Figures
 from rl.reporting.html.pages import render
 from rl.reporting.html.training_page import FILE_NAME
@@ -30,8 +31,8 @@ COLUMNS = (
 def write_runs_page(reports_dir: Path) -> Path:
     """Write `index.html` into the reports folder, a row for each symbol of each run in it; return its path.
 
-    A training run is read from its `training_report.json`, a backtest from its `run.jsonl`. A run without either, one
-    that was interrupted, has no row. What cannot be read is named under the table.
+    A training run is read from its `training_report.json`, a backtest from its `events.jsonl`. A run without either,
+    one that was interrupted, has no row. What cannot be read is named under the table.
     """
     path = Path(reports_dir) / "index.html"
     unreadable: list[str] = []
@@ -53,7 +54,7 @@ def runs_page(rows: list[dict[str, Any]], unreadable: list[str]) -> str:
 
 
 def _rows(run: Path, reports_dir: Path, unreadable: list[str]) -> Iterator[dict[str, Any]]:
-    log = run / "run.jsonl"
+    log = events_file(run)
     try:
         if (report := training_report(run)) is not None:
             yield from _trained(run, report, reports_dir)

@@ -15,7 +15,6 @@ from rl.reporting.training_report import (
     promotion_table,
     rolled_back_warnings,
     summary_table,
-    windows_table,
     write_training_report,
 )
 from rl.stages.evidence import EvidenceLedger
@@ -35,13 +34,23 @@ PLAN = small_plan("evidence.min_sessions=1000", "training_params.moe.dense_contr
 class Nobody:
     """A listener that does not listen."""
 
-    def stage_started(self, symbol: str, stage: str, total: int, unit: str, why: str) -> None:
+    def stage_started(
+        self, symbol: str, stage: str, total: int, unit: str, why: str, attempt: int = 1
+    ) -> None:
         """Do nothing."""
 
     def progressed(self, symbol: str, stage: str, figures: dict[str, Any]) -> None:
         """Do nothing."""
 
-    def judged(self, symbol: str, stage: str, verdict: Any, seconds: float, cpu_seconds: float) -> None:
+    def judged(
+        self,
+        symbol: str,
+        stage: str,
+        verdict: Any,
+        seconds: float,
+        cpu_seconds: float,
+        attempts: int = 1,
+    ) -> None:
         """Do nothing."""
 
     def said(self, symbol: str, text: str) -> None:
@@ -465,9 +474,3 @@ def test_the_summary_has_a_dash_for_stages_that_were_not_trained(outcome):
 
 def test_made_up_symbols_say_so(outcome):
     assert "(SYNTHETIC)" in "\n".join(summary_table([replace(outcome, symbol="SYN_a_2")]))
-
-
-def test_the_windows_table_has_a_line_and_the_notes_of_every_symbol(data):
-    lines = windows_table([data, replace(data, symbol="OTHER_15", notes=("a note",))])
-    assert lines[2].split()[:2] == ["EDGE_15", "2,000"]
-    assert "OTHER_15: a note" in lines

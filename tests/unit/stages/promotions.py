@@ -75,7 +75,9 @@ class Heard:
 
     texts: list[tuple[str, str]] = field(default_factory=list)
 
-    def stage_started(self, symbol: str, stage: str, total: int, unit: str, why: str) -> None:
+    def stage_started(
+        self, symbol: str, stage: str, total: int, unit: str, why: str, attempt: int = 1
+    ) -> None:
         """Nothing is trained here."""
         raise AssertionError("a settlement trains nothing")
 
@@ -83,7 +85,15 @@ class Heard:
         """Nothing is trained here."""
         raise AssertionError("a settlement trains nothing")
 
-    def judged(self, symbol: str, stage: str, verdict: Verdict, seconds: float, cpu_seconds: float) -> None:
+    def judged(
+        self,
+        symbol: str,
+        stage: str,
+        verdict: Verdict,
+        seconds: float,
+        cpu_seconds: float,
+        attempts: int = 1,
+    ) -> None:
         """Nothing is judged here."""
         raise AssertionError("a settlement judges nothing")
 

@@ -51,7 +51,9 @@ class Quiet(Heard):
         super().__init__()
         self.updates: list[tuple[str, dict[str, Any]]] = []
 
-    def stage_started(self, symbol: str, stage: str, total: int, unit: str, why: str) -> None:
+    def stage_started(
+        self, symbol: str, stage: str, total: int, unit: str, why: str, attempt: int = 1
+    ) -> None:
         """A stage begins."""
 
     def progressed(self, symbol: str, stage: str, figures: dict[str, Any]) -> None:

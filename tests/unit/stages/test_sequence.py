@@ -71,7 +71,9 @@ class Notebook:
     seen: list[str] = field(default_factory=list)
     """Names of the model files there were while a stage was in training."""
 
-    def stage_started(self, symbol: str, stage: str, total: int, unit: str, why: str) -> None:
+    def stage_started(
+        self, symbol: str, stage: str, total: int, unit: str, why: str, attempt: int = 1
+    ) -> None:
         self.started.append((stage, why, total))
 
     def progressed(self, symbol: str, stage: str, figures: dict[str, Any]) -> None:
@@ -81,7 +83,15 @@ class Notebook:
         if self.watched is not None:
             self.seen += [str(path.relative_to(self.watched)) for path in self.watched.rglob("*.pth")]
 
-    def judged(self, symbol: str, stage: str, verdict: Verdict, seconds: float, cpu_seconds: float) -> None:
+    def judged(
+        self,
+        symbol: str,
+        stage: str,
+        verdict: Verdict,
+        seconds: float,
+        cpu_seconds: float,
+        attempts: int = 1,
+    ) -> None:
         self.judged_.append((stage, verdict.outcome))
 
     def said(self, symbol: str, text: str) -> None:

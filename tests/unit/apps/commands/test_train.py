@@ -121,7 +121,7 @@ def a_job(data: SymbolData, root: Path) -> _Job:
         run_name="run-1",
         stages=("ppo",),
         state=root / "state" / data.symbol,
-        log=root / "run.jsonl",
+        log=root / "events.jsonl",
         as_json=False,
         quiet=False,
         bars=False,
@@ -230,9 +230,9 @@ def said_of(outcome: SymbolOutcome, tmp_path: Path) -> dict[str, Any]:
         instruments=[],
     )  # fmt: skip
     plan = small_plan("monitoring.generate_reports=false")
-    with RunLog(tmp_path / "run.jsonl") as log:
+    with RunLog(tmp_path / "events.jsonl") as log:
         console = Console(log, as_json=False, quiet=True)
         _report([outcome], plan, Calibration(passes=()), [], tmp_path, options, console)
-    *_, done = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    *_, done = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert done["event"] == "symbol_done"
     return done

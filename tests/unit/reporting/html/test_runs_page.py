@@ -37,12 +37,19 @@ def a_backtest(reports: Path, name: str, *, files: tuple[Path, ...] = (), symbol
             "span": {"split": "validation", "seen_in_training_or_choosing": True},
         },
     ]  # fmt: skip
-    (folder / "run.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
 
 
 def shown(reports: Path):
     page = read_page(write_runs_page(reports).read_text())
     return page, {each.at: each.text.replace("\N{NO-BREAK SPACE}", " ") for each in page.figures}
+
+
+def test_a_backtest_of_an_earlier_version_is_read_from_its_run_jsonl(tmp_path):
+    a_backtest(tmp_path, "20260102-120000-backtest")
+    folder = tmp_path / "runs" / "20260102-120000-backtest"
+    (folder / "events.jsonl").rename(folder / "run.jsonl")
+    assert shown(tmp_path)[1]["rows/0/total_return"] == "12.0 %"
 
 
 def test_runs_are_rows_newest_first_with_their_figures_and_links(tmp_path):
