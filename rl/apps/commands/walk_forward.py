@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rl.apps.commands.backtest import backtest_config, brought_up_to_date, report
-from rl.apps.commands.console import Console, look_of, TrainingListener
+from rl.apps.commands.console import Console, TrainingListener, look_of
 from rl.apps.commands.folders import prepare_files, prepare_folders
 from rl.apps.commands.options import PLAN_FILE, chosen_stages, wants_all
 from rl.apps.commands.symbols import chosen_symbols, instrument_of, symbols_of
