@@ -90,7 +90,7 @@ def criterion_text(result: CriterionResult) -> str:
     missed = "" if result.met else ", missed"
     if name in _COUNTS:
         return f"{whole(value)} {words} ({kept} {whole(result.threshold)}{missed})"
-    threshold = f"{100 * result.threshold:g} %" if name in _SHARES else f"{result.threshold:g}"
+    threshold = f"{100 * result.threshold:g} %" if name in _SHARES else f"{result.threshold:.4g}"
     asked = f"({kept} {threshold}{missed})"
     if value is None:
         return f"{words} not computed {asked}"

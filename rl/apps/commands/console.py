@@ -274,7 +274,7 @@ class _Bar:
             leave=False,
             dynamic_ncols=True,
             ascii=" #" if (sys.stderr.encoding or "").lower().replace("-", "") != "utf8" else None,
-            bar_format="{desc} {bar:20} {n_fmt}/{total_fmt} " + _unit(unit) + " {postfix}  eta {remaining}",
+            bar_format="{desc} {bar:20} {n_fmt}/{total_fmt} " + _unit(unit) + "  eta {remaining}{postfix}",
         )
 
     def update(self, done: int, figures: str) -> None:

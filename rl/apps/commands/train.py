@@ -230,7 +230,7 @@ def _header(run: TrainingRun, plan: Plan, options: argparse.Namespace, width: in
     if len(given) > len(shown):
         shown.append(f"and {len(given) - len(shown)} more, all in {PLAN}")
     pieces = [*(f"{words}," for words in shown[:-1]), *(f"{words})" for words in shown[-1:])]
-    changed = f"({counted(len(given), 'override')}:" if given else "(no overrides)"
+    changed = f"({counted(len(given), 'override')}: {pieces.pop(0)}" if pieces else "(no overrides)"
     return [
         *joined(what, width, rest="  "),
         *joined([f"config {options.config} {changed}", *pieces], width, rest="  "),
