@@ -356,8 +356,7 @@ class Chaos:
             )
             if process.returncode == 0:
                 return
-            found["exit_codes"].append(process.returncode)
-            found["slowest_end_seconds"] = max(found["slowest_end_seconds"], time.monotonic() - asked)
+            ended_after = time.monotonic() - asked
             hear(watch.news())
             at = str(last.get("stage") or last["event"])
             found["in"][at] = found["in"].get(at, 0) + 1
@@ -366,6 +365,8 @@ class Chaos:
             if place.has_ended():
                 found["after_the_end"] += 1
                 return
+            found["exit_codes"].append(process.returncode)
+            found["slowest_end_seconds"] = max(found["slowest_end_seconds"], ended_after)
             found["disturbed"] += 1
             disturbances += 1
 

@@ -73,14 +73,19 @@ SMALL = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the cycles and print the figures; return 1 where memory or open files grow."""
+def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the options."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cycles", type=int, default=200)
     parser.add_argument("--sessions", type=int, default=30, help="length of the made-up market")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the cycles and print the figures; return 1 where memory or open files grow."""
+    options = parse_options(argv)
     use_one_thread()
     with tempfile.TemporaryDirectory(prefix="stagegate-memory-") as name:
         megabytes, files = measured(Path(name), options.cycles, options.sessions)

@@ -19,6 +19,11 @@ VARIABLES = {
 """What the numerical libraries read, once, while they are imported; and whose import that is."""
 
 
+def thread_settings() -> dict[str, str | None]:
+    """Return what these variables are set to, for the record of a run; None where one is not set."""
+    return {variable: os.environ.get(variable) for variable in VARIABLES}
+
+
 def use_one_thread() -> None:
     """Keep numpy, numba and torch to one thread each. Entry points call this before anything else.
 

@@ -15,6 +15,7 @@ import importlib.util
 import re
 import shlex
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,10 @@ def problem_of(shown: Shown) -> str | None:
         targets = set(re.findall(r"^([a-z][a-z-]*):(?!=)", makefile, re.MULTILINE))
         asked = {word for word in arguments if "=" not in word}
         return f"no such target: {sorted(asked - targets)}" if asked - targets else None
+    if name == "tools/bootstrap.py":
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+        sets = {"core", *project["project"]["optional-dependencies"], *project["dependency-groups"]}
+        return f"no such set of packages: {sorted({*arguments} - sets)}" if {*arguments} - sets else None
     if name == "pytest":
         missing = [word for word in arguments if "/" in word and not (ROOT / word).exists()]
         return f"no such file: {missing}" if missing else None

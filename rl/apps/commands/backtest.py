@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,13 +73,17 @@ def backtest(options: argparse.Namespace) -> int:
     prepare_files(options.report_file, "--report-file")
     prepare_files([options.actions_file] if options.actions_file else [], "--actions-file")
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    with RunLog(options.reports_dir / "runs" / f"{stamp}-backtest" / EVENTS) as log:
-        console = Console(
-            log,
-            as_json=options.json,
-            quiet=options.quiet,
-            look=look_of(sys.stdout, no_color=options.no_color),
-        )
+    with (
+        RunLog(options.reports_dir / "runs" / f"{stamp}-backtest" / EVENTS) as log,
+        closing(
+            Console(
+                log,
+                as_json=options.json,
+                quiet=options.quiet,
+                look=look_of(sys.stdout, no_color=options.no_color),
+            )
+        ) as console,
+    ):
         if wants_all(options.symbols):
             for name, error in known.unusable.items():
                 console.problem(name, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,13 +45,17 @@ def check_for_lookahead(options: argparse.Namespace) -> int:
     prepare_files(options.report_file, "--report-file")
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     reports: list[LookaheadReport] = []
-    with RunLog(options.reports_dir / "runs" / f"{stamp}-look-ahead" / EVENTS) as log:
-        console = Console(
-            log,
-            as_json=options.json,
-            quiet=options.quiet,
-            look=look_of(sys.stdout, no_color=options.no_color),
-        )
+    with (
+        RunLog(options.reports_dir / "runs" / f"{stamp}-look-ahead" / EVENTS) as log,
+        closing(
+            Console(
+                log,
+                as_json=options.json,
+                quiet=options.quiet,
+                look=look_of(sys.stdout, no_color=options.no_color),
+            )
+        ) as console,
+    ):
         for symbol in symbols:
             try:
                 found = instrument_of(symbol, book, known.raw)

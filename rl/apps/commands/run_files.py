@@ -18,7 +18,7 @@ from rl.checkpoints.checkpoint import library_versions
 from rl.common.atomic_files import write_bytes, write_json, write_text
 from rl.common.compiled import source_hash
 from rl.common.runlog import ENVIRONMENT
-from rl.common.threads import VARIABLES
+from rl.common.threads import thread_settings
 from rl.features.processed_store import account
 from rl.market.checks import CHECKS
 from rl.market.instruments import Instrument
@@ -48,7 +48,7 @@ def write_environment(folder: Path, data: Mapping[str, SymbolData], command: Seq
             "platform": platform.platform(),
             "processor": _processor(),
             "processors": os.cpu_count(),
-            "threads": {name: os.environ.get(name) for name in VARIABLES},
+            "threads": thread_settings(),
             "data": {
                 symbol: {"sha256": each.data_hash, "bars": len(each.bars)} for symbol, each in data.items()
             },

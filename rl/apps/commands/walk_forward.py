@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,13 +110,17 @@ def walk_forward(options: argparse.Namespace) -> int:
         bars=sys.stderr.isatty() and not (options.json or options.quiet),
     )
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    with RunLog(options.reports_dir / "runs" / f"{stamp}-walk-forward" / EVENTS) as log:
-        console = Console(
-            log,
-            as_json=options.json,
-            quiet=options.quiet,
-            look=look_of(sys.stdout, no_color=options.no_color),
-        )
+    with (
+        RunLog(options.reports_dir / "runs" / f"{stamp}-walk-forward" / EVENTS) as log,
+        closing(
+            Console(
+                log,
+                as_json=options.json,
+                quiet=options.quiet,
+                look=look_of(sys.stdout, no_color=options.no_color),
+            )
+        ) as console,
+    ):
         if wants_all(options.symbols):
             for name, error in known.unusable.items():
                 console.problem(name, error)

@@ -112,7 +112,8 @@ def test_the_shipped_indices_are_squared_off_in_fractions_with_every_cost(book, 
 
 def test_the_commission_of_nifty_is_the_sum_written_beside_it(book):
     text = DEFAULT_FILE.read_text(encoding="utf-8")
-    listed = text[text.index("commission.rate, Nifty") : text.index("slippage.rate  ")]
+    begin = text.index("commission.rate, Nifty")
+    listed = text[begin : text.index("slippage.rate  ", begin)]
     *parts, total = [float(number) for number in re.findall(r"[Ny+=] +([0-9.]+) bp(?=  |\n)", listed)]
     assert len(parts) == 5
     assert sum(parts) == pytest.approx(total)

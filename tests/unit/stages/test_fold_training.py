@@ -39,14 +39,18 @@ class Heard:
         self.began: list[str] = []
         self.break_off_at = break_off_at
 
-    def stage_started(self, symbol: str, stage: str, total: int, unit: str, why: str) -> None:
+    def stage_started(
+        self, symbol: str, stage: str, total: int, unit: str, why: str, attempt: int = 1
+    ) -> None:
         self.began.append(stage)
         if stage == self.break_off_at:
             raise KeyboardInterrupt
 
     def progressed(self, symbol: str, stage: str, figures: dict[str, Any]) -> None: ...
 
-    def judged(self, symbol: str, stage: str, verdict: Any, seconds: float, cpu_seconds: float) -> None: ...
+    def judged(
+        self, symbol: str, stage: str, verdict: Any, seconds: float, cpu_seconds: float, attempts: int = 1
+    ) -> None: ...
 
     def said(self, symbol: str, text: str) -> None: ...
 
