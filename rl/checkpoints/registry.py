@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rl.checkpoints.checkpoint import STAGES, Checkpoint, load_checkpoint, stage_file
 from rl.common.errors import CheckpointError, UsageError, nearest
+from rl.common.interpreter import interpreter
 
 ORDER = ("final", "maml", "moe", "ppo")
 """Stages in the order in which their models are preferred."""
@@ -186,4 +187,4 @@ def _nothing_found(folder: Path, symbol: str, names: list[str]) -> CheckpointErr
         text += f"  There are models for {', '.join(similar)}.\n"
     elif others:
         text += f"  There are models for {', '.join(sorted(others)[:5])}.\n"
-    return CheckpointError(f"{text}  Train it with: python run_training.py --symbols {symbol}")
+    return CheckpointError(f"{text}  Train it with: {interpreter()} run_training.py --symbols {symbol}")

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import rl
 from rl.common.atomic_files import sha256_of, write_json, writing
 from rl.common.errors import DataError
+from rl.common.interpreter import interpreter
 from rl.common.paths import checked_symbol
 from rl.common.plain_files import UnfitFileError, read_plain_file
 from rl.features.pipeline import FeatureTable, compute_features, longest_lookback_bars
@@ -191,7 +192,7 @@ def load_processed(symbol: str, processed_dir: Path) -> Processed:
         )
         raise DataError(
             f"{found} in {processed_dir}.\n"
-            f"  Make it with: python run_backtest.py --process-data --symbols {symbol}"
+            f"  Make it with: {interpreter()} run_backtest.py --process-data --symbols {symbol}"
         )
     try:
         with pq.ParquetFile(parquet) as file:
@@ -203,7 +204,7 @@ def load_processed(symbol: str, processed_dir: Path) -> Processed:
         reason = str(error).partition("\n")[0]
         raise DataError(
             f"The processed file of {symbol} in {processed_dir} cannot be used: {reason:.200}.\n"
-            f"  Delete it and make it with: python run_backtest.py --process-data --symbols {symbol}"
+            f"  Delete it and make it with: {interpreter()} run_backtest.py --process-data --symbols {symbol}"
         ) from error
 
 

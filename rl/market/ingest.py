@@ -95,7 +95,11 @@ class IngestResult:
     """What was dropped, let through or not used, as sentences."""
 
 
-def discover(raw_dir: Path, on_problem: Callable[[str, DataError], None] | None = None) -> dict[str, Path]:
+def discover(
+    raw_dir: Path,
+    on_problem: Callable[[str, DataError], None] | None = None,
+    on_other: Callable[[Path], None] | None = None,
+) -> dict[str, Path]:
     """Return every raw file below a folder by symbol, sorted by symbol.
 
     Folders named `as_found` and hidden files and folders are left out; links to folders are followed.
@@ -105,6 +109,7 @@ def discover(raw_dir: Path, on_problem: Callable[[str, DataError], None] | None 
         on_problem: Called with the name and what is wrong with it, where a file cannot be told apart by its name, or a
             folder cannot be read or is named like a file; the file, or both files of one symbol, are then left out.
             Without it the first such file raises.
+        on_other: Called with each file whose ending is that of no price file; not with a README.
 
     Raises:
         DataError: The folder does not exist; or, without `on_problem`, two files have the same symbol or a name
@@ -147,8 +152,12 @@ def discover(raw_dir: Path, on_problem: Callable[[str, DataError], None] | None 
             wrong(name, DataError(f"{path}: is a folder, but is named like a bar file. Rename it."))
         for name in sorted(files):
             path = Path(folder) / name
-            symbol = None if name.startswith(".") else stem_of(path)
+            if name.startswith("."):
+                continue
+            symbol = stem_of(path)
             if symbol is None:
+                if on_other is not None and path.stem.upper() != "README":
+                    on_other(path)
                 continue
             try:
                 checked_symbol(symbol)

@@ -452,12 +452,14 @@ def _require(
     if not missing:
         return
     found = ", ".join(name.strip() or "(unnamed)" for name in names)
+    # A header that is wanting or hidden is the whole remedy: what was read as names are none to rename.
+    remedy = "" if hint else " Rename the columns."
     if "close" in missing and set(plain) & set(_ADJUSTED):
         hint += " An adjusted close is not the close: it does not fit open, high and low of the same bar."
     raise DataError(
         f"{path}: no column for {', '.join(missing)}. Found: {found}.{hint}\n"
         "  A bar file needs a time, open, high, low and close; volume and x_ columns are optional."
-        " Rename the columns."
+        f"{remedy}"
     )
 
 

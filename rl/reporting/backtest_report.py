@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ from rl.common.printable import printable
 from rl.market.bars import Bars
 from rl.reporting.adaptation_report import adaptation_figures
 from rl.reporting.backtest_words import what_is_shown
-from rl.reporting.tables import SYNTHETIC_PREFIX, csv_text, number, percent, table_lines, whole
+from rl.reporting.tables import SYNTHETIC_PREFIX, WIDTH, csv_text, number, percent, table_lines, whole
 from rl.reporting.walk_forward_words import (
     days_of,
     headline_of,
@@ -93,8 +94,9 @@ def headline(results: Sequence[SymbolResult]) -> str:
         for result in walked
     ]
     if not walked:
+        models = "model was" if len(results) == 1 else "models were"
         parts.append(
-            f"{len(promoted)} of {len(results)} models were promoted on evidence"
+            f"{len(promoted)} of {len(results)} {models} promoted on evidence"
             + (f" ({', '.join(promoted)})" if promoted else "")
             + "."
         )
@@ -115,6 +117,8 @@ def headline(results: Sequence[SymbolResult]) -> str:
 def text_report(results: Sequence[SymbolResult], portfolio: dict[str, Any]) -> str:
     """Return the whole report as text."""
     lines = ["STAGEGATE BACKTEST REPORT", f"stagegate {__version__}   {_now()}", "", headline(results), ""]
+    for result in results:
+        lines += [*_verdict_text(result, is_named=len(results) > 1), ""]
     currency = " and ".join(portfolio["currencies"])
     lines += [f"PORTFOLIO (each symbol its own account in {currency}, no money moved between them)"]
     lines += [
@@ -127,6 +131,16 @@ def text_report(results: Sequence[SymbolResult], portfolio: dict[str, Any]) -> s
     for result in results:
         lines += ["", "=" * 100, *_symbol_text(result)]
     return printable("\n".join(lines) + "\n")
+
+
+def _verdict_text(result: SymbolResult, *, is_named: bool) -> list[str]:
+    """Return what is shown of a symbol, a sentence to a line, as the page has it at its top."""
+    sentences = [
+        line
+        for sentence in what_is_shown(result)
+        for line in wrap(sentence, WIDTH - 4, subsequent_indent="  ", break_long_words=False)
+    ]
+    return [*([result.symbol] if is_named else []), *(f"  {line}" for line in sentences)]
 
 
 def _symbol_text(result: SymbolResult) -> list[str]:

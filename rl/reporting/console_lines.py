@@ -132,7 +132,7 @@ def gate_lines(
     tried = f"{counted(attempts, 'attempt')}, {looks}"
     criteria = [criterion_text(result) for result in verdict.criteria]
     lines = joined([head, *criteria, tried], width, rest=indent)
-    said = list(verdict.reasons)
+    said = verdict.readable_reasons()
     if nulls := verdict.context.get("null_bank"):
         told = (f"{policy.replace('_', '-')} {outcome}" for policy, outcome in nulls.items())
         said.append(f"null bank: {', '.join(told)}")

@@ -34,6 +34,8 @@ TABLE_WIDTH = 130
 """From this width on the summary shows every figure."""
 
 _UNSHORTENED_WIDTH = 105
+_SHORT_WORD = "INCONCL."
+_SHORT_WORD_MEANS = f"{_SHORT_WORD} is INCONCLUSIVE: the evidence decides neither for nor against."
 
 
 def summary_table(outcomes: Sequence[SymbolOutcome], width: int = TABLE_WIDTH) -> list[str]:
@@ -58,12 +60,15 @@ def summary_table(outcomes: Sequence[SymbolOutcome], width: int = TABLE_WIDTH) -
             percent(figures.get("win_rate")),
             number(figures.get("profit_factor")),
         ]
-        rows.append([cell.replace("INCONCLUSIVE", "INCONCL.") for cell in row] if is_short else row)
+        rows.append([cell.replace("INCONCLUSIVE", _SHORT_WORD) for cell in row] if is_short else row)
     headings = [
         "symbol", "ppo", "moe", "maml", "champion", "promoted", "val Sharpe", "max DD", "win rate", "PF",
     ]  # fmt: skip
     last = len(headings) - 2 * is_narrow
-    return table_lines(headings[:last], [row[:last] for row in rows], left=6, width=width)
+    lines = table_lines(headings[:last], [row[:last] for row in rows], left=6, width=width)
+    if any(_SHORT_WORD in cell for row in rows for cell in row[:last]):
+        lines += wrap(_SHORT_WORD_MEANS, width)
+    return lines
 
 
 def promotion_table(outcomes: Sequence[SymbolOutcome], width: int = TABLE_WIDTH) -> list[str]:
@@ -251,7 +256,7 @@ def _stage_text(stage: StageOutcome, plan: Plan) -> list[str]:
     lines += ["  " + line for line in stage.verdict.lines()]
     for earlier in stage.attempts[:-1]:
         lines.append(
-            f"    another attempt (look {earlier.attempt}): {earlier.outcome}; {' '.join(earlier.reasons)}"
+            f"    another attempt (look {earlier.attempt}): {earlier.outcome}; {' '.join(earlier.readable_reasons())}"
         )
     if "experts" in figures:
         lines += _expert_text(figures["experts"])

@@ -160,7 +160,7 @@ def _attempts(run: SymbolRun, stage: str, parent: StageModel | None) -> Iterator
 def _tell(run: SymbolRun, step: _Step, attempt: Attempt) -> None:
     """Say what an attempt came to that is not the last one; the last one's verdict is shown in full."""
     verdict = attempt.verdict
-    reasons = " ".join(verdict.reasons)
+    reasons = " ".join(verdict.readable_reasons())
     run.listener.said(
         run.data.symbol,
         f"{attempt.model.stage} attempt {step.number + 1} ({step.why}): {verdict.outcome}, look {verdict.attempt} at "

@@ -33,6 +33,7 @@ from rl.stages.evidence import (
     sessions_to_show,
     win_rate_excess,
 )
+from rl.stages.reasons import readable_reasons
 from rl.trading.metrics import (
     break_even_win_rate,
     expectancy,
@@ -221,6 +222,10 @@ class Verdict:
         fields["reasons"] = tuple(plain["reasons"])
         return cls(**fields)
 
+    def readable_reasons(self) -> list[str]:
+        """Return the reasons as they are shown: large numbers of sessions with thousands marked and in years."""
+        return readable_reasons(self.reasons, self.window, self.metrics)
+
     def lines(self) -> list[str]:
         """Return the verdict as text for a person: outcome, one line per figure, reasons, window."""
         stage = _STAGE_WORDS.get(self.stage, self.stage)
@@ -235,7 +240,7 @@ class Verdict:
         for row in rows:
             padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
             text.append("  " + "  ".join(padded).rstrip())
-        text.extend(f"  {reason}" for reason in self.reasons)
+        text.extend(f"  {reason}" for reason in self.readable_reasons())
         if family := self.context.get("family"):
             text.append(f"  {_family_sentence(family)}")
         if nulls := self.context.get("null_bank"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rl.common.errors import DataError
+from rl.common.interpreter import interpreter
 from rl.features.pipeline import REGIME_PREFIX
 from rl.features.scaler import MOST_REGIMES
 from rl.stages.symbol_data import SymbolData
@@ -64,7 +65,7 @@ def _volatility_and_trend(data: SymbolData) -> Regimes:
     if missing:
         raise DataError(
             f"{data.symbol}: regimes need a column {REGIME_PREFIX}… or the features {VOLATILITY} and {TREND}, but "
-            f"{' and '.join(missing)} is not there. Process the symbol again: python -m rl process --force"
+            f"{' and '.join(missing)} is not there. Process the symbol again: {interpreter()} -m rl process --force"
         )
     volatility, trend = (_thirds(*_column(data, name)) for name in (VOLATILITY, TREND))
     return Regimes(

@@ -14,6 +14,7 @@ from rl.backtest.result import figures_of
 from rl.checkpoints.checkpoint import Checkpoint, load_checkpoint, stage_file
 from rl.common.atomic_files import sha256_of
 from rl.common.errors import CheckpointError, ConfigError, DataError, UsageError
+from rl.common.interpreter import command_line
 from rl.stages.attempts import search_candidates, train_with_fallbacks
 from rl.stages.evaluation import returns_by_session
 from rl.stages.evidence import EvidenceLedger
@@ -228,8 +229,7 @@ def _earlier_stages(run: SymbolRun, stages: Sequence[str]) -> tuple[_Contender |
             if is_parent and (stage in run.plan.prerequisite_stages(first) or first == STAGES[-1]):
                 raise UsageError(
                     f"--stages {first}: {run.data.symbol} has no model of {STAGE_TITLES[stage]} to start from ({path} "
-                    f"does not exist).\n  Train it with: python run_training.py --symbols {run.data.symbol} --stages "
-                    f"{stage} {first}"
+                    f"does not exist).\n  Train it with: {_training_of(run, stage, first)}"
                 )
             continue
         checkpoint = load_checkpoint(path)
@@ -238,12 +238,11 @@ def _earlier_stages(run: SymbolRun, stages: Sequence[str]) -> tuple[_Contender |
             raise CheckpointError(
                 f"{path} was trained under other {', '.join(differs)} than this run's; going on from it would judge it "
                 "on bars it has seen, or cannot work.\n"
-                f"  Train it again: python run_training.py --symbols {run.data.symbol} --stages {stage} {first}"
+                f"  Train it again: {_training_of(run, stage, first)}"
             )
         if is_parent and not checkpoint.verdict:
             raise CheckpointError(
-                f"{path} has not been judged; train that stage again: python run_training.py --symbols "
-                f"{run.data.symbol} --stages {stage} {first}"
+                f"{path} has not been judged; train that stage again: {_training_of(run, stage, first)}"
             )
         if differs or not checkpoint.verdict:
             continue
@@ -253,6 +252,11 @@ def _earlier_stages(run: SymbolRun, stages: Sequence[str]) -> tuple[_Contender |
         if is_parent:
             parent = contender
     return parent, champion
+
+
+def _training_of(run: SymbolRun, *stages: str) -> str:
+    """Return the command that trains these stages of the symbol."""
+    return command_line(["run_training.py", "--symbols", run.data.symbol, "--stages", *stages])
 
 
 def _contender_from(run: SymbolRun, path: Path, checkpoint: Checkpoint) -> _Contender:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from rl.checkpoints.checkpoint import load_checkpoint
+from rl.common.interpreter import interpreter
 from rl.stages.plan import load_plan
 from tests.browser import PHONE, a_browser, opened
 from tests.integration.command_line import PLAN, ROOT, TINY, Finished, Workplace
@@ -133,7 +134,7 @@ def test_training_ends_with_the_gate_table_the_report_and_the_next_command(train
     assert "(SYNTHETIC)" in lines[table + 2] + lines[table + 3]
     assert [line.split(": ")[0] for line in lines[-6:-2]] == ["report", "report", "report", "all runs"]
     assert re.fullmatch(r"\d+:\d\d total\.", lines[-2])
-    assert lines[-1].startswith(f"Next: python run_backtest.py --symbols {SYMBOL}")
+    assert lines[-1].startswith(f"Next: {interpreter()} run_backtest.py --symbols {SYMBOL}")
     assert lines[-1].endswith("--report-file backtest_report.txt --report-file backtest_report.html")
     assert "Production models: none; a backtest takes the best stage's model" in training.out
     assert training.err == ""

@@ -12,6 +12,7 @@ import pytest
 
 import rl.__main__
 from rl.common.errors import DATA, OK, USAGE
+from rl.common.interpreter import interpreter
 from tests.integration.command_line import Finished, Workplace, finished
 
 SYMBOL = "SYN_planted_2"
@@ -133,7 +134,7 @@ def test_models_of_an_unknown_symbol_suggest_the_nearest_and_an_empty_folder_wha
     assert f"did you mean {SYMBOL}?" in done.err
     empty = models(Workplace(tmp_path))
     assert empty.code == DATA
-    assert "Train with: python run_training.py --symbols all" in empty.err
+    assert f"Train with: {interpreter()} run_training.py --symbols all" in empty.err
 
 
 def test_without_a_ledger_promotions_are_not_made_up(copy):

@@ -22,6 +22,7 @@ import pytest
 
 from rl.apps.commands import tracking
 from rl.checkpoints.registry import best_available
+from rl.common.interpreter import interpreter
 from rl.reporting.metrics_table import CHECKS, FIGURES, NOT_SHOWN
 from rl.stages.plan import load_plan
 from tests.integration.command_line import PLAN, ROOT, TINY, Finished, Workplace
@@ -238,7 +239,7 @@ def test_on_a_terminal_of_80_columns_a_bar_runs_lines_fit_and_ctrl_c_is_kind(pla
     text = shown.decode()
     assert "/1000000 ep" in text
     assert "stopping: what is at hand is finished and saved first; once more ends it at once" in text
-    assert f"Run {run_folder(place).name} is saved and goes on with: python run_training.py" in text
+    assert f"Run {run_folder(place).name} is saved and goes on with: {interpreter()} run_training.py" in text
     lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text))
     # Commands, paths and errors are left whole, to be copied.
     too_long = [line for line in lines if len(line) > 80 and not re.search(r"python run_|/", line)]

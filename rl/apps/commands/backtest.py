@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from contextlib import closing
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from rl.checkpoints.checkpoint import Checkpoint
 from rl.checkpoints.predictor import Predictor
 from rl.checkpoints.registry import Found, best_available, has_model
 from rl.common.errors import DATA, GATE_STOPPED, OK, CheckpointError, StagegateError
+from rl.common.interpreter import command_line, interpreter
 from rl.common.runlog import EVENTS, RunLog
 from rl.features.processed_store import Processed, ProcessOutcome, load_processed
 from rl.features.scaler import FeatureScaler
@@ -87,6 +87,8 @@ def backtest(options: argparse.Namespace) -> int:
         if wants_all(options.symbols):
             for name, error in known.unusable.items():
                 console.problem(name, error)
+            for note in known.notes():
+                console.say(note)
         if options.process_data:
             symbols = brought_up_to_date(symbols, known, book, options, console)
         done: list[tuple[SymbolResult, Bars]] = []
@@ -131,7 +133,7 @@ def _symbols_with_models(options: argparse.Namespace, known: KnownSymbols) -> li
         raise CheckpointError(
             f"no symbol of {options.raw_data_dir} or {options.processed_data_dir} has a model in "
             f"{options.models_dir}.\n"
-            "  Train first: python run_training.py --symbols all"
+            f"  Train first: {interpreter()} run_training.py --symbols all"
         )
     return with_model
 
@@ -309,7 +311,7 @@ def report(
     """Print the report, and write every file the options ask for."""
     results = [result for result, _ in done]
     portfolio = portfolio_figures(results)
-    how = HowMade(command=shlex.join(["python", *sys.argv]), config=config.model_dump(mode="json"))
+    how = HowMade(command=command_line(sys.argv), config=config.model_dump(mode="json"))
     console.say(text_report(results, portfolio))
     written = write_reports(options.report_file, results, portfolio, how)
     if options.actions_file:

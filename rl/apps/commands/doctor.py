@@ -104,6 +104,8 @@ def examine(options: argparse.Namespace) -> int:
             is_well=state.is_well,
         )
         refused += [] if state.is_well else [state.symbol]
+    for note in known.notes():
+        show.text(f"        data             {note}")
     if not known.raw and not known.unusable:
         show.text(f"        data             {options.raw_data_dir} holds no price file, so none was read")
     if failed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import tempfile
 import traceback
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rl.common.errors import INTERRUPTED, MISSING, TERMINATED, UNEXPECTED, USAGE, StagegateError
+from rl.common.interpreter import command_line
 from rl.common.printable import printable
 from rl.common.stopping import TerminatedError, ignore_further_signals, listening, stops_come_out
 from rl.common.threads import use_one_thread
@@ -54,7 +54,7 @@ def _run(work: Callable[[argparse.Namespace], int], options: argparse.Namespace)
 
 def _stopped(how: str, code: int, signal: BaseException) -> int:
     ignore_further_signals()
-    what_now = _notes(signal) or [f"  Start again with: python {shlex.join(sys.argv)}"]
+    what_now = _notes(signal) or [f"  Start again with: {command_line(sys.argv)}"]
     print(printable("\n".join([f"{how}; everything that was written is whole.", *what_now])), file=sys.stderr)
     return code
 

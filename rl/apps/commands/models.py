@@ -16,6 +16,7 @@ from rl.apps.commands.options import wants_all
 from rl.checkpoints.checkpoint import STAGES, Checkpoint, load_checkpoint, sidecar_of
 from rl.checkpoints.registry import RETIRED, require_identity
 from rl.common.errors import DATA, OK, CheckpointError, DataError, UsageError, nearest
+from rl.common.interpreter import interpreter
 from rl.common.printable import printable
 from rl.reporting.tables import table_lines
 from rl.stages.evidence import LEDGER_NAME, EvidenceLedger
@@ -58,7 +59,7 @@ def list_models(options: argparse.Namespace) -> int:
     symbols = sorted({symbol for _, symbol, _ in files}, key=str.casefold)
     if not files:
         raise DataError(
-            f"there is no model in {options.models_dir}. Train with: python run_training.py --symbols all; "
+            f"there is no model in {options.models_dir}. Train with: {interpreter()} run_training.py --symbols all; "
             "or name another folder with --models-dir."
         )
     wanted = symbols if wants_all(options.symbols) else _known(options.symbols, symbols, options.models_dir)

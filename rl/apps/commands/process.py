@@ -37,6 +37,9 @@ def process_files(options: argparse.Namespace) -> int:
     if wants_all(options.symbols):
         for name, error in known.unusable.items():
             refused(name, error)
+        if not options.quiet:
+            for note in known.notes():
+                print(printable(note))
     bring_up_to_date(
         [symbol for symbol in symbols if symbol in known.raw],
         known,

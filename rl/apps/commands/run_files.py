@@ -6,7 +6,6 @@ import csv
 import io
 import os
 import platform
-import shlex
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ import rl
 from rl.checkpoints.checkpoint import library_versions
 from rl.common.atomic_files import write_bytes, write_json, write_text
 from rl.common.compiled import source_hash
+from rl.common.interpreter import command_line
 from rl.common.runlog import ENVIRONMENT
 from rl.common.threads import thread_settings
 from rl.features.processed_store import account
@@ -39,7 +39,7 @@ def write_environment(folder: Path, data: Mapping[str, SymbolData], command: Seq
         folder / ENVIRONMENT,
         {
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": shlex.join(["python", *command]),
+            "command": command_line(command),
             "version": rl.__version__,
             "source_hash": source_hash(),
             "git_commit": commit,
@@ -130,9 +130,9 @@ def keep_checkpoints(folder: Path, outcomes: Iterable[SymbolOutcome]) -> Path:
     return kept
 
 
-def command_that_sees(options: Any, words: Sequence[str]) -> list[str]:
-    """Return a command with the folder options it needs to find what this one wrote."""
-    found = ["python", *words]
+def words_that_see(options: Any, words: Sequence[str]) -> list[str]:
+    """Return the words of a command with the folder options it needs to find what this one wrote."""
+    found = list(words)
     for flag, value, usual in (
         ("--raw-data-dir", options.raw_data_dir, "data/raw"),
         ("--processed-data-dir", options.processed_data_dir, "data/processed"),

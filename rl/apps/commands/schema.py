@@ -17,6 +17,7 @@ from typing import Any
 from rl.backtest.config import BacktestConfig
 from rl.common.atomic_files import write_text
 from rl.common.errors import OK, UNEXPECTED
+from rl.common.interpreter import interpreter
 from rl.common.strict_config import KeyPath, StrictModel, dotted
 from rl.common.yaml_comments import comments_of, listed_keys
 from rl.market.checks import CHECKS
@@ -51,9 +52,9 @@ def write_schemas(options: argparse.Namespace) -> int:
             state = "up to date"
         elif options.check:
             state = (
-                "out of date; run: python -m rl schema"
+                f"out of date; run: {interpreter()} -m rl schema"
                 if path.exists()
-                else "missing; run: python -m rl schema"
+                else f"missing; run: {interpreter()} -m rl schema"
             )
             outdated.append(name)
         else:

@@ -14,6 +14,9 @@ from rl.common.paths import checked_symbol
 from rl.features.processed_store import ProcessOutcome, process
 from rl.market.ingest import discover
 from rl.market.instruments import FoundInstrument, InstrumentBook
+from rl.market.raw_table import ENDINGS
+
+_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +27,22 @@ class KnownSymbols:
     processed: frozenset[str]
     unusable: dict[str, StagegateError]
     """Names of files that cannot be told apart or cannot be symbols, and why."""
+    not_looked_at: tuple[Path, ...] = ()
+    """Files of the raw folder that are no price files by their ending."""
 
     def names(self) -> list[str]:
         """Return all of them, sorted."""
         return sorted({*self.raw, *self.processed})
+
+    def notes(self) -> list[str]:
+        """Return what `all` leaves out without saying it is wrong, in a line; nothing where that is nothing."""
+        if not self.not_looked_at:
+            return []
+        shown = [path.name for path in self.not_looked_at[:_NAMES_SHOWN]]
+        more = len(self.not_looked_at) - len(shown)
+        names = ", ".join([*shown, *([f"{more} more"] if more else [])])
+        endings = ", ".join(sorted({path.suffix or "no ending" for path in self.not_looked_at}))
+        return [f"not looked at: {names} ({endings}; price files are {', '.join(ENDINGS)})"]
 
 
 def known_symbols(raw_dir: Path, processed_dir: Path, *, raw_dir_was_given: bool) -> KnownSymbols:
@@ -41,9 +56,15 @@ def known_symbols(raw_dir: Path, processed_dir: Path, *, raw_dir_was_given: bool
             f"the folder {raw_dir} does not exist; --raw-data-dir has to name the folder with your price files"
         )
     unusable: dict[str, StagegateError] = {}
-    raw = discover(raw_dir, unusable.__setitem__) if raw_dir.is_dir() else {}
+    others: list[Path] = []
+    raw = discover(raw_dir, unusable.__setitem__, others.append) if raw_dir.is_dir() else {}
     processed = _processed_in(processed_dir, unusable)
-    return KnownSymbols(raw=raw, processed=frozenset(processed - set(unusable)), unusable=unusable)
+    return KnownSymbols(
+        raw=raw,
+        processed=frozenset(processed - set(unusable)),
+        unusable=unusable,
+        not_looked_at=tuple(others),
+    )
 
 
 def _processed_in(folder: Path, unusable: dict[str, StagegateError]) -> set[str]:
@@ -89,6 +110,7 @@ def chosen_symbols(asked: Sequence[str], known: KnownSymbols, raw_dir: Path) -> 
             raise DataError(
                 f"there is no price file in {raw_dir}. Put <symbol>.csv, .csv.gz or .parquet files there (columns "
                 "datetime, open, high, low, close; volume optional), or name another folder with --raw-data-dir."
+                + "".join(f"\n  {note}" for note in known.notes())
             )
         return names
     found = list(dict.fromkeys(checked_symbol(text) for text in asked))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -19,8 +18,8 @@ from rl.apps.commands.folders import prepare_folders
 from rl.apps.commands.options import chosen_stages, wants_all
 from rl.apps.commands.run_files import (
     DATA_QUALITY,
-    command_that_sees,
     keep_checkpoints,
+    words_that_see,
     write_data_quality,
     write_environment,
 )
@@ -49,6 +48,7 @@ from rl.common.errors import (
     UsageError,
     nearest,
 )
+from rl.common.interpreter import command_line
 from rl.common.locks import symbol_lock, worker_lock
 from rl.common.runlog import PLAN, RunLog
 from rl.common.stopping import stops_come_out
@@ -163,6 +163,8 @@ def _train_in(run: TrainingRun, work: _Work, asked: Asked, options: argparse.Nam
         if wants_all(options.symbols):
             for name, error in work.known.unusable.items():
                 console.problem(name, error)
+            for note in work.known.notes():
+                console.say(note)
         ready = _processed(work.symbols, work.known, work.book, options, console)
         data = _prepared(ready, plan, work.book, work.known.raw, options.processed_data_dir, console)
         write_environment(run.folder, data, sys.argv)
@@ -317,7 +319,7 @@ def _how_to_go_on(run: TrainingRun, options: argparse.Namespace) -> str:
     done = "; ".join(f"{symbol}: {', '.join(parts)}" for symbol, parts in run.finished().items())
     return (
         f"  Finished so far: {done or 'no stage'}; of the stage at hand, what it had come to is kept.\n"
-        f"  Run {run.name} is saved and goes on with: python {shlex.join(words)}"
+        f"  Run {run.name} is saved and goes on with: {command_line(words)}"
     )
 
 
@@ -632,7 +634,7 @@ def _report(
     words = ["run_backtest.py", "--symbols", *(outcome.symbol for outcome in outcomes)]
     reports = ["--report-file", "backtest_report.txt", "--report-file", "backtest_report.html"]
     console.result(f"{clock(console.seconds())} total.")
-    console.result(f"Next: {shlex.join([*command_that_sees(options, words), *reports])}", may_wrap=False)
+    console.result(f"Next: {command_line([*words_that_see(options, words), *reports])}", may_wrap=False)
 
 
 def _production(outcomes: Sequence[SymbolOutcome]) -> str:
@@ -652,7 +654,7 @@ def _write_pages(report: dict[str, Any], folder: Path, options: argparse.Namespa
     from rl.reporting.html.runs_page import write_runs_page
     from rl.reporting.html.training_page import write_training_page
 
-    page = write_training_page(report, folder, shlex.join(["python", *sys.argv]))
+    page = write_training_page(report, folder, command_line(sys.argv))
     console.result(f"report: {page}", may_wrap=False)
     console.result(f"all runs: {write_runs_page(options.reports_dir)}", may_wrap=False)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
@@ -26,6 +25,7 @@ from rl.backtest.result import SymbolResult
 from rl.backtest.walk_forward import Fold, WalkForward, folds_of, only_in, parse_walk_forward, stitched
 from rl.checkpoints.predictor import Predictor
 from rl.common.errors import DATA, GATE_STOPPED, OK, StagegateError, UsageError
+from rl.common.interpreter import command_line
 from rl.common.locks import symbol_lock
 from rl.common.runlog import EVENTS, RunLog
 from rl.features.processed_store import Processed, load_processed
@@ -124,6 +124,8 @@ def walk_forward(options: argparse.Namespace) -> int:
         if wants_all(options.symbols):
             for name, error in known.unusable.items():
                 console.problem(name, error)
+            for note in known.notes():
+                console.say(note)
         done: list[tuple[SymbolResult, Bars]] = []
         for symbol in brought_up_to_date(symbols, known, book, options, console):
             try:
@@ -271,7 +273,7 @@ def _told_how_to_go_on(works: Sequence[FoldWork]) -> Generator[None]:
         finished = sum(is_finished(work) for work in works)
         error.add_note(
             f"  {finished} of {counted(len(works), 'fold')} are finished and will not be trained again; go on with: "
-            f"python {shlex.join(sys.argv)}"
+            f"{command_line(sys.argv)}"
         )
         raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from markupsafe import Markup
 
 from rl import __version__
 from rl.common.printable import printable
+from rl.stages.reasons import readable_reasons
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -19,6 +21,10 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 def unbroken(sentence: str) -> str:
     """Return a sentence in which no number is torn from its percent sign at the end of a line."""
     return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _reasons_of(verdict: Mapping[str, Any]) -> list[str]:
+    return readable_reasons(verdict["reasons"], verdict["window"], verdict["metrics"])
 
 
 def render(template: str, **values: Any) -> str:
@@ -39,6 +45,7 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["unbroken"] = unbroken
+    environment.filters["readable_reasons"] = _reasons_of
     script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     policy = (

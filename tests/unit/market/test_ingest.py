@@ -183,6 +183,7 @@ def test_text_in_another_encoding_is_refused(tmp_path):
 def test_missing_columns_are_named_beside_those_found(tmp_path):
     message = refused(written(tmp_path, "timestamp,ltp,volume", "2024-01-01 09:15:00,10,0"))
     assert "no column for open, high, low, close. Found: timestamp, ltp, volume." in message
+    assert message.endswith("are optional. Rename the columns.")
 
 
 def test_a_missing_time_column_is_named(tmp_path):
@@ -199,11 +200,13 @@ def test_an_adjusted_close_is_not_taken_for_the_close(tmp_path):
 def test_a_file_without_a_header_is_told_to_get_one(tmp_path):
     message = refused(written(tmp_path, *rows(*MONDAY)))
     assert "The first line looks like a bar; put a header line above it." in message
+    assert "Rename" not in message
 
 
 def test_a_title_above_the_header_is_told_to_go(tmp_path):
     message = refused(written(tmp_path, "https://example.org/data", HEADER, *rows(*MONDAY)))
     assert "Line 2 looks like the header; remove the lines above it." in message
+    assert "Rename" not in message
 
 
 def test_two_columns_for_one_price_are_refused(tmp_path):

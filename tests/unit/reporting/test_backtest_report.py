@@ -23,6 +23,7 @@ from rl.reporting.backtest_report import (
     write_actions,
     write_reports,
 )
+from rl.reporting.backtest_words import what_is_shown
 from rl.trading.rules import TradingRules
 from tests.builders import bars_from_closes
 from tests.unit.backtest.small_markets import FLAT, FREE, LONG, SHORT, market_of_closes
@@ -109,6 +110,26 @@ def test_the_headline_counts_what_was_promoted_and_what_earned_more_than_holding
     assert "1 of 2 earned money and beat buy-and-hold here, after costs (A)." in text
     assert "IN-SAMPLE" not in text
     assert "SYNTHETIC" not in text
+
+
+def test_the_headline_on_one_model_counts_it_as_one():
+    assert headline([a_result("A")[0]]).startswith("1 of 1 model was promoted on evidence (A).")
+    alone, _ = a_result("A", promoted=False)
+    assert headline([alone]).startswith("0 of 1 model was promoted on evidence.")
+
+
+def test_the_text_begins_with_the_verdict_sentences_of_the_page():
+    one, _ = a_result("A", promoted=False, verdict_text="promotion FAIL")
+    other, _ = a_result("B")
+    top = text_report([one, other], portfolio_figures([one, other])).partition("PORTFOLIO")[0]
+    plain = " ".join(top.split())
+    assert " ".join(["A", *what_is_shown(one), "B", *what_is_shown(other)]) in plain
+    assert plain.index("of 2 models were promoted") < plain.index("Not promoted: no edge is shown")
+    assert max(map(len, top.splitlines()[4:])) <= 110
+    alone = text_report([one], portfolio_figures([one])).partition("PORTFOLIO")[0]
+    assert " ".join(what_is_shown(one)) in " ".join(alone.split())
+    assert "\nA\n" in top
+    assert "\nA\n" not in alone
 
 
 def test_earning_less_than_holding_is_not_called_beating_it():

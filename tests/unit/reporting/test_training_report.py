@@ -472,5 +472,17 @@ def test_the_summary_has_a_dash_for_stages_that_were_not_trained(outcome):
     assert row[:4] == ["EDGE_15", outcome.stages[0].verdict.outcome, "-", "-"]
 
 
+def test_a_shortened_verdict_is_explained_below_the_table(outcome):
+    unsure = replace(outcome.stages[0], verdict=replace(outcome.stages[0].verdict, outcome="INCONCLUSIVE"))
+    short = replace(outcome, stages=(unsure, *outcome.stages[1:]))
+    legend = "INCONCL. is INCONCLUSIVE: the evidence decides neither for nor against."
+    narrow = summary_table([short], 80)
+    assert "INCONCL. " in "\n".join(narrow[:-1])
+    assert narrow[-1] == legend
+    assert legend not in summary_table([short], 105)
+    settled = replace(outcome, stages=(), champion=None, promotion=None)
+    assert legend not in summary_table([settled], 80)
+
+
 def test_made_up_symbols_say_so(outcome):
     assert "(SYNTHETIC)" in "\n".join(summary_table([replace(outcome, symbol="SYN_a_2")]))

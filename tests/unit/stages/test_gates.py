@@ -572,3 +572,12 @@ def test_models_without_an_edge_replace_each_other_as_rarely_as_alpha_says():
     rng = np.random.default_rng(10)
     replaced = sum(champion_keeps(*rng.normal(0, 0.01, (2, 40)), 0.05).replaces for _ in range(1000))
     assert 0.03 <= replaced / 1000 <= 0.07
+
+
+def test_a_verdict_keeps_its_reasons_as_they_were_decided_and_shows_them_readable():
+    # The ledger's sentences are compared letter by letter with recomputed ones; older ledgers hold the plain number.
+    verdict = replace(
+        promoted(record_of(trades(0.08), 60)), reasons=("About 46371 more sessions would be needed.",)
+    )
+    assert verdict.to_dict()["reasons"] == ["About 46371 more sessions would be needed."]
+    assert "  About 46,371 more sessions (about 187 years) would be needed." in verdict.lines()

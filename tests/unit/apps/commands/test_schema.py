@@ -11,6 +11,7 @@ import rl.__main__
 from rl.apps.commands.schema import schema_texts
 from rl.backtest.config import BacktestConfig
 from rl.common.errors import ConfigError
+from rl.common.interpreter import interpreter
 from rl.common.strict_config import dotted
 from rl.common.strict_yaml import load_yaml
 from rl.common.yaml_comments import comments_of, listed_keys
@@ -174,7 +175,7 @@ def test_the_command_writes_what_is_missing_and_says_what_is_out_of_date(tmp_pat
 
     checked = run("--check")
     assert (checked.code, list(tmp_path.iterdir())) == (1, [])
-    assert checked.out.count("missing; run: python -m rl schema") == 3
+    assert checked.out.count(f"missing; run: {interpreter()} -m rl schema") == 3
     assert run().code == 0
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == schema_texts()
     assert run("--check", "--quiet").code == 0
@@ -182,5 +183,5 @@ def test_the_command_writes_what_is_missing_and_says_what_is_out_of_date(tmp_pat
     checked = run("--check", "--quiet")
     assert (checked.code, checked.out.strip()) == (
         1,
-        f"{tmp_path / 'backtest.schema.json'}: out of date; run: python -m rl schema",
+        f"{tmp_path / 'backtest.schema.json'}: out of date; run: {interpreter()} -m rl schema",
     )

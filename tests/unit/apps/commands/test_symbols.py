@@ -170,3 +170,33 @@ def test_what_is_up_to_date_is_left_alone_unless_forced(tmp_path):
 def test_a_symbol_without_a_raw_file_is_used_as_it_was_processed(tmp_path):
     ready, outcomes, problems = brought(known(processed=("OLD",)), tmp_path, ["OLD"])
     assert (ready, outcomes, problems) == (["OLD"], {}, {})
+
+
+def test_files_that_are_no_price_files_are_named_in_a_note(tmp_path):
+    daily(tmp_path, "SPY")
+    for name in (".gitkeep", ".DS_Store", "README", "readme.md", "Nifty_5.txt"):
+        (tmp_path / name).write_text("x")
+    found = known_symbols(tmp_path, tmp_path / "processed", raw_dir_was_given=True)
+    assert found.notes() == ["not looked at: Nifty_5.txt (.txt; price files are .csv, .csv.gz, .parquet)"]
+    for number in range(6):
+        (tmp_path / f"P{number}.xlsx").write_text("x")
+    found = known_symbols(tmp_path, tmp_path / "processed", raw_dir_was_given=True)
+    assert found.names() == ["SPY"]
+    (note,) = found.notes()
+    assert note.startswith(
+        "not looked at: Nifty_5.txt, P0.xlsx, P1.xlsx, P2.xlsx, P3.xlsx, 2 more (.txt, .xlsx; "
+    )
+
+
+def test_without_files_of_another_kind_there_is_no_note(tmp_path):
+    daily(tmp_path, "SPY")
+    assert known_symbols(tmp_path, tmp_path / "processed", raw_dir_was_given=True).notes() == []
+
+
+def test_a_folder_with_files_of_another_kind_only_says_which(tmp_path):
+    (tmp_path / "SPY.xlsx").write_text("x")
+    found = known_symbols(tmp_path, tmp_path / "processed", raw_dir_was_given=True)
+    with pytest.raises(
+        DataError, match=r"no price file in (.|\n)*not looked at: SPY.xlsx \(.xlsx; price files are"
+    ):
+        chosen_symbols(["all"], found, tmp_path)
