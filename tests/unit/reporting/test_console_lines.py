@@ -110,3 +110,11 @@ def test_durations_are_clock_times(seconds, text):
 def test_only_verdicts_are_coloured():
     assert coloured("PASS") == "\x1b[32mPASS\x1b[0m"
     assert coloured("PASSAGE surpass") == "PASSAGE surpass"
+
+
+def test_many_wanted_sessions_are_told_with_thousands_marked():
+    waits = replace(VERDICT, reasons=("About 46371 more sessions are needed.",))
+    assert (
+        gate_lines("moe", waits, seconds=60.0, attempts=1, width=100)[-1].strip()
+        == "About 46,371 more sessions are needed."
+    )

@@ -19,6 +19,7 @@ from rl.common.errors import (
     TrainingDivergedError,
     UsageError,
 )
+from rl.common.interpreter import interpreter
 from rl.common.stopping import TerminatedError
 
 
@@ -89,7 +90,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_start_again(capsys):
     assert run(raising(KeyboardInterrupt())) == 130
     message = capsys.readouterr().err
     assert "interrupted" in message
-    assert "Start again with: python " in message
+    assert f"Start again with: {interpreter()} " in message
 
 
 def test_sigterm_ends_with_143(capsys):

@@ -17,7 +17,7 @@ from rl.reporting.backtest_report import checked_report_files, pages_folder, wri
 from rl.reporting.html.backtest_page import index_page, symbol_page
 from rl.reporting.html.svg import drawn, thinned
 from tests.page_reading import disagreement, read_page
-from tests.unit.reporting.html.some_backtests import HOW, a_background, a_backtest, a_report
+from tests.unit.reporting.html.some_backtests import HOW, a_background, a_backtest, a_report, a_verdict
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,19 @@ def test_every_block_is_there(html):
         assert words in page.text, words
     # Equity and prices wide and narrow; results, hours, costs, two learning curves, experts, adaptation.
     assert html.count("<svg") == 11
+
+
+def test_many_wanted_sessions_are_told_in_years():
+    background = a_background((0, 300))
+    verdict = a_verdict(
+        reasons=["About 46371 more sessions are needed."],
+        metrics={"window_sessions": 230},
+        sessions_needed=46371,
+    )
+    background["stages"] = [{**background["stages"][0], "verdict": verdict}]
+    result = a_backtest(background=background)
+    text = read_page(symbol_page(a_report(result), result)).text
+    assert "About 46,371 more sessions (about 185 years) are needed." in text
 
 
 def test_a_report_without_background_says_what_it_cannot_show():
