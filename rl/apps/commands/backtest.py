@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import closing
-from datetime import UTC, datetime
 from typing import Any
 
-from rl.apps.commands.console import Console, look_of
+from rl.apps.commands.console import Console, console_of
 from rl.apps.commands.folders import prepare_files, prepare_folders
 from rl.apps.commands.options import given_settings, wants_all
 from rl.apps.commands.symbols import (
@@ -27,7 +25,6 @@ from rl.checkpoints.predictor import Predictor
 from rl.checkpoints.registry import Found, best_available, has_model
 from rl.common.errors import DATA, GATE_STOPPED, OK, CheckpointError, StagegateError
 from rl.common.interpreter import command_line, interpreter
-from rl.common.runlog import EVENTS, RunLog
 from rl.features.processed_store import Processed, ProcessOutcome, load_processed
 from rl.features.scaler import FeatureScaler
 from rl.market.bars import Bars
@@ -72,18 +69,7 @@ def backtest(options: argparse.Namespace) -> int:
     prepare_folders(options, "reports_dir")
     prepare_files(options.report_file, "--report-file")
     prepare_files([options.actions_file] if options.actions_file else [], "--actions-file")
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    with (
-        RunLog(options.reports_dir / "runs" / f"{stamp}-backtest" / EVENTS) as log,
-        closing(
-            Console(
-                log,
-                as_json=options.json,
-                quiet=options.quiet,
-                look=look_of(sys.stdout, no_color=options.no_color),
-            )
-        ) as console,
-    ):
+    with console_of(options, "backtest") as console:
         if wants_all(options.symbols):
             for name, error in known.unusable.items():
                 console.problem(name, error)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rl import __version__
 from rl.apps.commands.backtest import backtest_config
-from rl.apps.commands.console import Console, look_of
+from rl.apps.commands.console import console_of
 from rl.apps.commands.folders import prepare_files, prepare_folders
 from rl.apps.commands.options import wants_all
 from rl.apps.commands.symbols import KnownSymbols, chosen_symbols, instrument_of, symbols_of
@@ -20,7 +17,6 @@ from rl.backtest.lookahead_chain import Model, model_of
 from rl.checkpoints.registry import best_available, has_model
 from rl.common.atomic_files import sha256_of, write_json, write_text
 from rl.common.errors import DATA, OK, DataError, StagegateError, UsageError
-from rl.common.runlog import EVENTS, RunLog
 from rl.market.instruments import FoundInstrument, load_instruments
 from rl.market.raw_table import read_table
 from rl.reporting.backtest_report import checked_report_files
@@ -43,19 +39,8 @@ def check_for_lookahead(options: argparse.Namespace) -> int:
         symbols = [symbol for symbol in symbols if symbol in known.raw]
     prepare_folders(options, "reports_dir")
     prepare_files(options.report_file, "--report-file")
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     reports: list[LookaheadReport] = []
-    with (
-        RunLog(options.reports_dir / "runs" / f"{stamp}-look-ahead" / EVENTS) as log,
-        closing(
-            Console(
-                log,
-                as_json=options.json,
-                quiet=options.quiet,
-                look=look_of(sys.stdout, no_color=options.no_color),
-            )
-        ) as console,
-    ):
+    with console_of(options, "look-ahead") as console:
         for symbol in symbols:
             try:
                 found = instrument_of(symbol, book, known.raw)

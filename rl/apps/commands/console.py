@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import sys
 import threading
 import time
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -15,7 +18,7 @@ from tqdm import tqdm
 
 from rl.common.errors import StagegateError, StorageError
 from rl.common.printable import printable
-from rl.common.runlog import LineFile, RunLog
+from rl.common.runlog import EVENTS, LineFile, RunLog
 from rl.reporting.console_lines import clock, coloured, gate_lines, wrapped
 from rl.reporting.metrics_table import MetricsTable
 from rl.stages.gates import Verdict
@@ -160,6 +163,18 @@ def _write(stream: TextIO, text: str) -> None:
     """Write whole lines at once: those of workers side by side must not run into each other."""
     stream.write(text + "\n")
     stream.flush()
+
+
+@contextmanager
+def console_of(options: argparse.Namespace, kind: str) -> Generator[Console]:
+    """Open the console of a command that is no training; its log gets a folder of its own, `<time>-<kind>`."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    look = look_of(sys.stderr if options.json else sys.stdout, no_color=options.no_color)
+    with (
+        RunLog(options.reports_dir / "runs" / f"{stamp}-{kind}" / EVENTS) as log,
+        closing(Console(log, as_json=options.json, quiet=options.quiet, look=look)) as console,
+    ):
+        yield console
 
 
 class TrainingListener:

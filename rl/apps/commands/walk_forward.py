@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rl.apps.commands.backtest import backtest_config, brought_up_to_date, report
-from rl.apps.commands.console import Console, TrainingListener, look_of
+from rl.apps.commands.console import Console, TrainingListener, console_of
 from rl.apps.commands.folders import prepare_files, prepare_folders
 from rl.apps.commands.options import PLAN_FILE, chosen_stages, wants_all
 from rl.apps.commands.symbols import chosen_symbols, instrument_of, symbols_of
@@ -27,7 +26,6 @@ from rl.checkpoints.predictor import Predictor
 from rl.common.errors import DATA, GATE_STOPPED, OK, StagegateError, UsageError
 from rl.common.interpreter import command_line
 from rl.common.locks import symbol_lock
-from rl.common.runlog import EVENTS, RunLog
 from rl.features.processed_store import Processed, load_processed
 from rl.market.bars import Bars, readable_label
 from rl.market.checks import counted
@@ -109,18 +107,7 @@ def walk_forward(options: argparse.Namespace) -> int:
         adapts=not options.no_adapt,
         bars=sys.stderr.isatty() and not (options.json or options.quiet),
     )
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    with (
-        RunLog(options.reports_dir / "runs" / f"{stamp}-walk-forward" / EVENTS) as log,
-        closing(
-            Console(
-                log,
-                as_json=options.json,
-                quiet=options.quiet,
-                look=look_of(sys.stdout, no_color=options.no_color),
-            )
-        ) as console,
-    ):
+    with console_of(options, "walk-forward") as console:
         if wants_all(options.symbols):
             for name, error in known.unusable.items():
                 console.problem(name, error)
