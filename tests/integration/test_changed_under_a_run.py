@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rl.common.interpreter import interpreter
 from rl.stages.run_state import SymbolJournal
 from tests.integration.command_line import Finished, Workplace
 
@@ -40,7 +41,7 @@ def place(tmp_path_factory) -> Workplace:
         patch.setattr(SymbolJournal, "keep_stage", then_stopped)
         done = train(workplace)
     assert done.code == TERMINATED, done.err
-    assert "is saved and goes on with: python" in done.err
+    assert f"is saved and goes on with: {interpreter()} " in done.err
     return workplace
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rl.common.interpreter import interpreter
 from tests.browser import PHONE, a_browser, opened
 from tests.integration.command_line import TINY, Finished, Workplace
 from tests.page_reading import disagreement, read_page
@@ -193,5 +194,5 @@ def test_an_interruption_says_what_is_finished_and_how_to_go_on(place, walked, m
     monkeypatch.setattr(command, "is_finished", lambda work: work.fold.number == 1)
     done = walk(place)
     assert done.code == 130
-    assert "1 of 2 folds are finished and will not be trained again; go on with: python" in done.err
+    assert f"1 of 2 folds are finished and will not be trained again; go on with: {interpreter()} " in done.err
     assert kept.is_dir()
