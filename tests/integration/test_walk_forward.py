@@ -194,5 +194,7 @@ def test_an_interruption_says_what_is_finished_and_how_to_go_on(place, walked, m
     monkeypatch.setattr(command, "is_finished", lambda work: work.fold.number == 1)
     done = walk(place)
     assert done.code == 130
-    assert f"1 of 2 folds are finished and will not be trained again; go on with: {interpreter()} " in done.err
+    assert (
+        f"1 of 2 folds are finished and will not be trained again; go on with: {interpreter()} " in done.err
+    )
     assert kept.is_dir()
