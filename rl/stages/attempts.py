@@ -163,8 +163,9 @@ def _tell(run: SymbolRun, step: _Step, attempt: Attempt) -> None:
     reasons = " ".join(verdict.readable_reasons())
     run.listener.said(
         run.data.symbol,
-        f"{attempt.model.stage} attempt {step.number + 1} ({step.why}): {verdict.outcome}, look {verdict.attempt} at "
-        f"the window{'; ' if reasons else ''}{reasons}",
+        # Without its number: steps that were not needed have one, too.
+        f"{attempt.model.stage} attempt ({step.why}): {verdict.outcome}, look {verdict.attempt} at the window"
+        f"{'; ' if reasons else ''}{reasons}",
     )
 
 

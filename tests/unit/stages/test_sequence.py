@@ -264,6 +264,9 @@ def test_a_missed_gate_is_extended_then_searched_and_every_attempt_is_a_look(run
     )
     looks = [entry for entry in done.ledger.entries() if entry["kind"] == "look"]
     assert [entry["attempt"] for entry in looks] == [1, 2, 3, 4, 5]
+    # Told by what they are: their numbers have gaps where a step was not needed, and a reader would miss one.
+    told = [text.split(",")[0] for text in done.heard.texts if " attempt " in text]
+    assert told[:2] == ["ppo attempt (4 episodes): FAIL", "ppo attempt (extended by 2 episodes): FAIL"]
     assert done.outcome.gate_stopped
 
 
